@@ -1,0 +1,80 @@
+/**
+ * `npm run bench`: how fast changes and copies come through, the whole way: PostgreSQL → walsender → worker → committed DuckDB rows, as
+ * `syncChanges` workflows that a client starts; beside PostgreSQL's own programs in the same run. See docs/performance.md.
+ *
+ * It starts its own PostgreSQL, Temporal server and worker and stops them. Exit code 1 when a row is wrong or a run fails, whatever its
+ * speed; 2 for wrong arguments. Figures below the aims are told, and are no failure.
+ */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { projectRoot } from '../src/embedded/project-directory.ts'
+import { describeMachine, machineText } from './machine.ts'
+import { measure, type Measurement } from './measure.ts'
+import { parseBenchOptions, USAGE, type BenchOptions } from './options.ts'
+import { renderReports, summarize, type WorkloadReport } from './report.ts'
+import { startServers, stopServers } from './servers.ts'
+import { workloadsOf } from './workloads.ts'
+
+/** A run of one workload that takes longer hangs; the servers end with this process. */
+const RUN_LIMIT_MS = 8 * 60_000
+
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`)
+}
+
+async function main(options: BenchOptions): Promise<boolean> {
+  const workloads = workloadsOf(options.isQuick).filter(({ name }) => options.workloads.includes(name))
+  limitTime(workloads.length * options.runCount * RUN_LIMIT_MS)
+  const servers = await startServers(options.postgres, say)
+  try {
+    const machine = await describeMachine(servers)
+    say(machineText(machine))
+    const reports: WorkloadReport[] = []
+    for (const workload of workloads) {
+      const runs: Measurement[] = []
+      for (let run = 1; run <= options.runCount; run++) {
+        const measured = await measure({ servers, workload, run, profileDirectory: options.profileDirectory, onProgress: say })
+        say(`${workload.name}: run ${run}: ${measured.seconds.toFixed(2)} s; reference ${measured.referenceSeconds.map((seconds) => seconds.toFixed(2)).join(', ')} s`)
+        say(`${workload.name}: ${measured.activities.map(({ activity, seconds }) => `${activity} ${seconds.toFixed(2)}`).join(', ')}; closed after ${measured.closeSeconds.toFixed(1)}`)
+        runs.push(measured)
+      }
+      reports.push(summarize(workload, runs))
+    }
+    const path = resolve(options.jsonPath ?? join(projectRoot, 'bench', 'results', `${machine.time.replaceAll(/[:.]/g, '-')}.json`))
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(path, `${JSON.stringify({ machine, isQuick: options.isQuick, isProfiled: options.profileDirectory !== null, workloads: reports }, null, 2)}\n`)
+    console.log(renderReports(reports))
+    console.log(machineText(machine))
+    console.log(`as JSON: ${path}`)
+    return reports.every(({ faults }) => faults.length === 0)
+  } finally {
+    await stopServers(servers)
+  }
+}
+
+/** Whatever hangs ends here; supervised servers and the worker end with this process. */
+function limitTime(limitMs: number): void {
+  setTimeout(() => {
+    say(`the benchmark took longer than ${limitMs / 60_000} minutes and was ended`)
+    process.exit(1)
+  }, limitMs).unref()
+}
+
+let options: BenchOptions | null
+try {
+  options = parseBenchOptions(process.argv.slice(2))
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error))
+  console.error(USAGE)
+  process.exit(2)
+}
+if (options === null) {
+  console.log(USAGE)
+  process.exit(0)
+}
+try {
+  process.exit((await main(options)) ? 0 : 1)
+} catch (error) {
+  console.error(error instanceof Error ? (error.stack ?? error.message) : String(error))
+  process.exit(1)
+}

@@ -1,0 +1,9 @@
+import { runCommandLine } from './cli/program.ts'
+
+// A reader that has seen enough (`| head`) is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
+
+await runCommandLine(process.argv.slice(2))

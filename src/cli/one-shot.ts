@@ -1,0 +1,103 @@
+import type { Client } from '@temporalio/client'
+import { type Command, InvalidArgumentError } from 'commander'
+
+import { configuredTaskQueue } from '../config.ts'
+import { parseDropInput, parseReplicationInput } from '../model/spec-parse.ts'
+import { type Answer, answer } from './answer.ts'
+import { usageError } from './failure.ts'
+import { addSpecOptions, specInput } from './spec-options.ts'
+import { requireWorker } from './task-queue-pollers.ts'
+import { withClient, workflowInput } from './temporal.ts'
+
+/** Fields of a replication that say where it is; the only ones that a drop or a comparison needs of it. */
+const IDENTIFYING_FIELDS = ['source', 'destination', 'slotName', 'publicationName', 'schemaName', 'tableNames', 'datasetName', 'writeMode']
+
+/** Adds a verb that runs a workflow to its end, for the pipeline of a workflow id or of spec options. */
+function pipelineCommand(program: Command, verb: string, description: string): Command {
+  const command = program
+    .command(verb)
+    .description(description)
+    .argument('[workflowId]', 'id of a replicate workflow, open or not, whose slot is meant; or give the options')
+  return addSpecOptions(command)
+}
+
+/** What the options say, over what the workflow was started with. */
+async function pipelineInput(client: Client, workflowId: string | undefined, command: Command): Promise<Record<string, unknown>> {
+  const given = specInput(command)
+  if (workflowId === undefined) return { ...given }
+  const started = await workflowInput(client, client.workflow.getHandle(workflowId))
+  const identifying = Object.entries(started).filter(([key]) => IDENTIFYING_FIELDS.includes(key))
+  return { ...Object.fromEntries(identifying), ...given }
+}
+
+async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly input: object }): Promise<unknown> {
+  const taskQueue = configuredTaskQueue(process.env)
+  await requireWorker(client, taskQueue)
+  return await client.workflow.execute(workflowType, {
+    workflowId: options.workflowId,
+    taskQueue,
+    args: [options.input],
+  })
+}
+
+interface DropOptions {
+  readonly confirm?: string
+  readonly dropDestination?: true
+}
+
+/** `drop`: slot, publication and, when asked, the destination's tables. */
+export function addDrop(program: Command): void {
+  const command = pipelineCommand(program, 'drop', 'drop a replication\'s slot and publication')
+    .option('--drop-destination', 'drop the destination tables and state too')
+    .option('--confirm <slotName>', 'the slot\'s name again: what is dropped cannot be brought back')
+  answer(command, async ([workflowId]): Promise<Answer> => {
+    const { confirm, dropDestination } = command.opts<DropOptions>()
+    return await withClient(async (client) => {
+      const pipeline = await pipelineInput(client, workflowId, command)
+      const slotName = pipeline['slotName']
+      if (typeof slotName !== 'string') throw usageError('which slot is to be dropped?', 'give the workflow id, or --slot and --publication')
+      if (confirm === undefined) {
+        const what = dropDestination === true ? 'its publication and its destination tables' : 'its publication'
+        throw usageError(`this drops slot ${slotName}, ${what}`, `if that is meant, repeat it with --confirm ${slotName}`)
+      }
+      const input = { ...pipeline, confirm, ...(dropDestination === true ? { dropDestination } : {}) }
+      parseDropInput(input, { of: 'dropReplication', storedIn: null })
+      const document = await runToEnd(client, 'dropReplication', { workflowId: `drop-${slotName}`, input })
+      return { document, text: droppedText(document) }
+    })
+  })
+}
+
+function droppedText(document: unknown): string {
+  const dropped = typeof document === 'object' && document !== null && 'dropped' in document && Array.isArray(document.dropped) ? document.dropped : []
+  return dropped.length === 0 ? 'nothing was left to drop' : dropped.map((name) => `dropped ${String(name)}`).join('\n')
+}
+
+interface VerifyOptions {
+  readonly repair?: true
+  readonly maxRowsPerSecond?: number
+}
+
+/** `verify`: compares source and destination. */
+export function addVerify(program: Command): void {
+  const command = pipelineCommand(program, 'verify', 'compare source and destination (not yet supported)')
+    .option('--repair', 'copy again what differs')
+    .option('--max-rows-per-second <rows>', 'spare the source', (text) => {
+      if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('it must be a whole number.')
+      return Number(text)
+    })
+  answer(command, async ([workflowId]) => {
+    const { repair, maxRowsPerSecond } = command.opts<VerifyOptions>()
+    return await withClient(async (client) => {
+      const pipeline = await pipelineInput(client, workflowId, command)
+      parseReplicationInput(pipeline, { of: 'verifyReplication', storedIn: null })
+      const input = {
+        ...pipeline,
+        ...(repair === true ? { repair } : {}),
+        ...(maxRowsPerSecond === undefined ? {} : { maxRowsPerSecond }),
+      }
+      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${String(pipeline['slotName'])}`, input })
+      return { document, text: JSON.stringify(document, null, 2) }
+    })
+  })
+}

@@ -1,0 +1,219 @@
+import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleUpdateOptions } from '@temporalio/client'
+import { type Command, InvalidArgumentError } from 'commander'
+
+import { configuredTaskQueue } from '../config.ts'
+import { parseReplicationInput, parseXminInput } from '../model/spec-parse.ts'
+import { type Answer, answer } from './answer.ts'
+import { CliError, usageError } from './failure.ts'
+import { addSpecOptions, addTypeOption, checkedSpecInput, pipelineOf, specInput, typeOf } from './spec-options.ts'
+import { textTable } from './status-text.ts'
+import { asObject, withClient } from './temporal.ts'
+
+/** What a schedule can run; the first by default. */
+const WORKFLOW_TYPES = ['syncChanges', 'syncByXmin'] as const
+/** One missed run is enough: each applies everything that was committed before it. */
+const DEFAULT_CATCHUP_WINDOW_MS = 600_000
+
+const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/** `90s`, `5m`, `1h`, `1d` in milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d+)\s*([smhd])$/.exec(text)
+  const unit = UNITS[match?.[2] ?? '']
+  if (match?.[1] === undefined || unit === undefined || Number(match[1]) === 0) {
+    throw new InvalidArgumentError('write it like 90s, 5m, 1h or 1d.')
+  }
+  return Number(match[1]) * unit
+}
+
+interface TimingOptions {
+  readonly every?: number
+  readonly cron?: readonly string[]
+  readonly timezone?: string
+  readonly catchupWindow?: number
+  readonly paused?: true
+  readonly now?: true
+}
+
+/** `schedule create|update|list|show|pause|unpause|trigger|delete`: Temporal schedules of `syncChanges` or `syncByXmin`. */
+export function addSchedule(program: Command): void {
+  const schedule = program.command('schedule').description('run syncChanges or syncByXmin by a Temporal schedule')
+  addCreate(schedule)
+  addUpdate(schedule)
+  addList(schedule)
+  addShow(schedule)
+  addSimple(schedule)
+}
+
+function addText(text: string, previous: readonly string[] | undefined): readonly string[] {
+  return [...(previous ?? []), text]
+}
+
+function addTimingOptions(command: Command): Command {
+  return command
+    .option('--every <duration>', 'how often: 90s, 5m, 1h, 1d', parseDuration)
+    .option('--cron <expression>', 'when, as a cron expression; may be given more than once', addText)
+    .option('--timezone <name>', 'time zone of --cron (default: UTC)')
+    .option('--catchup-window <duration>', 'how late a run that was missed is still started (default: 10m)', parseDuration)
+}
+
+function specOf(options: TimingOptions): ScheduleUpdateOptions['spec'] | null {
+  const { every, cron, timezone } = options
+  if (every === undefined && cron === undefined) return null
+  if (every !== undefined && cron !== undefined) throw usageError('--every and --cron exclude each other', 'use one of them')
+  return {
+    ...(every === undefined ? {} : { intervals: [{ every }] }),
+    ...(cron === undefined ? {} : { cronExpressions: [...cron] }),
+    ...(timezone === undefined ? {} : { timezone }),
+  }
+}
+
+function addCreate(schedule: Command): void {
+  const command = addTimingOptions(schedule.command('create'))
+    .description('make a schedule; a run that is still going when the next is due is not joined by it')
+    .argument('[scheduleId]', 'id of the schedule (default: sync-<slot>, or sync-xmin-<source>)')
+    .option('--paused', 'make it paused')
+    .option('--now', 'run once at once')
+  answer(addSpecOptions(addTypeOption(command, WORKFLOW_TYPES)), async ([given]) => {
+    const options = command.opts<TimingOptions>()
+    const spec = specOf(options)
+    if (spec === null) throw usageError('when is it to run?', 'give --every 5m, or --cron "0 * * * *"')
+    const workflowType = typeOf(command)
+    const input = checkedSpecInput(command, workflowType)
+    const workflowId = `sync-${pipelineOf(input)}`
+    const scheduleId = given ?? workflowId
+    return await withClient(async (client) => {
+      try {
+        await client.schedule.create({
+          scheduleId,
+          spec,
+          action: { type: 'startWorkflow', workflowType, workflowId, taskQueue: configuredTaskQueue(process.env), args: [input] },
+          policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: options.catchupWindow ?? DEFAULT_CATCHUP_WINDOW_MS },
+          state: { paused: options.paused === true, triggerImmediately: options.now === true },
+        })
+      } catch (error) {
+        if (!(error instanceof ScheduleAlreadyRunning)) throw error
+        throw new CliError({
+          type: 'AlreadyScheduled',
+          message: `there already is a schedule ${scheduleId}`,
+          remedy: `change it (npm run cli -- schedule update ${scheduleId} …), or give another id`,
+        })
+      }
+      return await showSchedule(client, scheduleId)
+    })
+  })
+}
+
+function addUpdate(schedule: Command): void {
+  const command = addTimingOptions(schedule.command('update'))
+    .description('change a schedule; what is not given stays')
+    .argument('<scheduleId>', 'id of the schedule')
+  answer(addSpecOptions(command), async ([scheduleId = '']) => {
+    const options = command.opts<TimingOptions>()
+    const spec = specOf(options)
+    const given = specInput(command)
+    return await withSchedule(scheduleId, async (client) => {
+      await client.schedule.getHandle(scheduleId).update((current) => {
+        const input = { ...asObject(current.action.args?.[0]), ...given }
+        const { workflowType } = current.action
+        const parse = workflowType === 'syncByXmin' ? parseXminInput : parseReplicationInput
+        parse(input, { of: workflowType, storedIn: null })
+        return {
+          ...current,
+          action: { ...current.action, args: [input] },
+          ...(spec === null ? {} : { spec }),
+          policies: { ...current.policies, ...(options.catchupWindow === undefined ? {} : { catchupWindow: options.catchupWindow }) },
+        }
+      })
+      return await showSchedule(client, scheduleId)
+    })
+  })
+}
+
+function addList(schedule: Command): void {
+  answer(schedule.command('list').description('list the schedules of syncChanges and syncByXmin'), async () => {
+    return await withClient(async (client) => {
+      const schedules = []
+      for await (const summary of client.schedule.list()) {
+        if (!WORKFLOW_TYPES.some((type) => type === summary.action?.workflowType)) continue
+        schedules.push({
+          scheduleId: summary.scheduleId,
+          paused: summary.state.paused,
+          next: summary.info.nextActionTimes[0]?.toISOString() ?? null,
+          last: summary.info.recentActions.at(-1)?.takenAt.toISOString() ?? null,
+        })
+      }
+      const rows = schedules.map(({ scheduleId, paused, next, last }) => [scheduleId, paused ? 'paused' : 'active', next ?? '–', last ?? '–'])
+      return {
+        document: schedules,
+        text: schedules.length === 0 ? 'no schedules (npm run cli -- schedule create makes one)' : textTable(['schedule id', 'state', 'next run', 'last run'], rows),
+      }
+    })
+  })
+}
+
+function addShow(schedule: Command): void {
+  const command = schedule.command('show').description('show a schedule').argument('<scheduleId>', 'id of the schedule')
+  answer(command, async ([scheduleId = '']) => await withSchedule(scheduleId, async (client) => await showSchedule(client, scheduleId)))
+}
+
+/** Verbs that take the id only. */
+function addSimple(schedule: Command): void {
+  const add = (name: string, description: string, run: (client: Client, scheduleId: string) => Promise<unknown>): void => {
+    const command = schedule.command(name).description(description).argument('<scheduleId>', 'id of the schedule')
+    answer(command, async ([scheduleId = '']) => {
+      return await withSchedule(scheduleId, async (client) => {
+        await run(client, scheduleId)
+        return name === 'delete'
+          ? { document: { scheduleId, deleted: true }, text: `deleted ${scheduleId}; a run that is going on goes on` }
+          : await showSchedule(client, scheduleId)
+      })
+    })
+  }
+  add('pause', 'start no further runs', async (client, id) => await client.schedule.getHandle(id).pause())
+  add('unpause', 'start runs again', async (client, id) => await client.schedule.getHandle(id).unpause())
+  // Temporal's default for triggers starts a second run beside a running one.
+  add('trigger', 'run once now, unless a run is going on', async (client, id) => await client.schedule.getHandle(id).trigger(ScheduleOverlapPolicy.SKIP))
+  add('delete', 'remove a schedule', async (client, id) => await client.schedule.getHandle(id).delete())
+}
+
+async function withSchedule(scheduleId: string, run: (client: Client) => Promise<Answer>): Promise<Answer> {
+  return await withClient(async (client) => {
+    try {
+      return await run(client)
+    } catch (error) {
+      if (!(error instanceof ScheduleNotFoundError)) throw error
+      throw new CliError({
+        type: 'ScheduleNotFound',
+        message: `there is no schedule ${scheduleId}`,
+        remedy: 'npm run cli -- schedule list shows them',
+      })
+    }
+  })
+}
+
+async function showSchedule(client: Client, scheduleId: string): Promise<Answer> {
+  const { action, spec, policies, state, info } = await client.schedule.getHandle(scheduleId).describe()
+  const document = {
+    scheduleId,
+    paused: state.paused,
+    everyMs: spec.intervals?.[0]?.every ?? null,
+    calendars: spec.calendars ?? [],
+    overlap: policies.overlap,
+    catchupWindowMs: policies.catchupWindow,
+    workflowType: action.workflowType,
+    workflowId: action.workflowId,
+    taskQueue: action.taskQueue,
+    input: asObject(action.args?.[0]),
+    next: info.nextActionTimes.map((time) => time.toISOString()),
+    recent: info.recentActions.map((recent) => ({ takenAt: recent.takenAt.toISOString(), workflowId: recent.action.workflow.workflowId })),
+    skippedForOverlap: info.numActionsSkippedOverlap,
+  }
+  const lines = [
+    `${scheduleId}: ${state.paused ? 'paused' : 'active'}, runs ${action.workflowType} as ${action.workflowId} on ${action.taskQueue}`,
+    `next: ${document.next.slice(0, 3).join(', ') || '–'}`,
+    `recent: ${document.recent.map(({ takenAt, workflowId }) => `${workflowId} (${takenAt})`).join(', ') || '–'}`,
+    `input: ${JSON.stringify(document.input)}`,
+  ]
+  return { document, text: lines.join('\n') }
+}

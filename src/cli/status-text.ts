@@ -1,0 +1,123 @@
+import Table from 'cli-table3'
+import colors from '../terminal-colors.ts'
+
+import type { Phase, ReplicationStatus, TableState } from '../model/status.ts'
+import type { LiveStatus } from './replication-status.ts'
+
+const NONE = '–'
+
+/** `12.3 MiB` */
+export function formatBytes(bytes: number | null): string {
+  if (bytes === null) return NONE
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  const power = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10))
+  return `${power === 0 ? bytes : (bytes / 1024 ** power).toFixed(1)} ${units[power] ?? ''}`
+}
+
+/** `350 ms`, `12.0 s`, `3 min`, `2.5 h` */
+export function formatDuration(durationMs: number | null): string {
+  if (durationMs === null) return NONE
+  if (durationMs < 1_000) return `${Math.round(durationMs)} ms`
+  if (durationMs < 120_000) return `${(durationMs / 1_000).toFixed(1)} s`
+  return durationMs < 7_200_000 ? `${Math.round(durationMs / 60_000)} min` : `${(durationMs / 3_600_000).toFixed(1)} h`
+}
+
+/** A table of plain style. */
+export function textTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const table = new Table({ head: head.map((cell) => colors.bold(cell)), style: { head: [], border: [], compact: true } })
+  for (const row of rows) table.push([...row])
+  return table.toString()
+}
+
+const PHASE_COLORS: Readonly<Record<Phase, (text: string) => string>> = {
+  initializing: colors.cyan,
+  snapshotting: colors.cyan,
+  streaming: colors.green,
+  paused: colors.yellow,
+  failed: colors.red,
+  stopped: colors.dim,
+}
+
+const STATE_COLORS: Readonly<Record<TableState, (text: string) => string>> = {
+  pending: colors.dim,
+  snapshotting: colors.cyan,
+  streaming: colors.green,
+  failed: colors.red,
+  removed: colors.dim,
+}
+
+/** Rows and changes applied so far, over all tables. */
+export function appliedRows(status: ReplicationStatus): number {
+  return Object.values(status.tables).reduce((sum, table) => sum + table.snapshotRows + table.inserts + table.updates + table.deletes, 0)
+}
+
+/** Rows per second between two readings; null where they do not tell. */
+export function rowsPerSecond(earlier: ReplicationStatus, later: ReplicationStatus): number | null {
+  const seconds = (Date.parse(later.asOf) - Date.parse(earlier.asOf)) / 1_000
+  const rows = appliedRows(later) - appliedRows(earlier)
+  return seconds > 0 && rows >= 0 ? rows / seconds : null
+}
+
+/** One replication in full. `rate` is shown where it is known. */
+export function statusText({ workflowId, status, activity }: LiveStatus, rate: number | null = null): string {
+  const phase = PHASE_COLORS[status.phase](colors.bold(status.phase))
+  const facts = [
+    ['applied LSN', status.appliedLsn ?? NONE],
+    ['source LSN', status.sourceLsn ?? NONE],
+    ['confirmed', status.confirmedFlushLsn ?? NONE],
+    ['lag', `${formatBytes(status.lagBytes)}, ${formatDuration(status.lagMs)}`],
+    ['WAL retained', formatBytes(status.retainedWalBytes)],
+    ...(rate === null ? [] : [['rows/s', Math.round(rate).toLocaleString('en')]]),
+    ['as of', status.asOf],
+  ]
+  const lines = [
+    `${workflowId}: ${phase}${activity === null ? '' : colors.dim(` (${activity})`)}`,
+    `slot ${status.slotName}, publication ${status.publicationName}`,
+    facts.map(([name, value]) => `${colors.dim(name ?? '')} ${value ?? ''}`).join('   '),
+    tablesText(status),
+    ...Object.entries(status.tables).flatMap(([name, { error }]) =>
+      error === undefined ? [] : [`${colors.red(`${name}: ${error.type}`)}: ${error.message}`, indented(error.remedy)],
+    ),
+    ...status.warnings.map((warning) => `${colors.yellow('warning')}: ${warning}`),
+    ...(status.lastError === undefined
+      ? []
+      : [`${colors.red(status.lastError.type)}: ${status.lastError.message}`, indented(status.lastError.remedy)]),
+  ]
+  return lines.join('\n')
+}
+
+function indented(text: string): string {
+  return text.replaceAll(/^/gm, '  ')
+}
+
+function tablesText(status: ReplicationStatus): string {
+  const rows = Object.entries(status.tables).map(([name, table]) => [
+    name,
+    STATE_COLORS[table.state](table.state),
+    ...[table.snapshotRows, table.inserts, table.updates, table.deletes, table.truncates].map((count) => count.toLocaleString('en')),
+    table.lastCommitLsn ?? NONE,
+  ])
+  return rows.length === 0
+    ? colors.dim('no tables yet')
+    : textTable(['table', 'state', 'copied', 'inserts', 'updates', 'deletes', 'truncates', 'last commit LSN'], rows)
+}
+
+/** All open replications, one line each. */
+export function overviewText(replications: readonly ({ readonly workflowId: string; readonly error: string } | LiveStatus)[]): string {
+  if (replications.length === 0) return 'no replication is open (npm run cli -- start begins one)'
+  const rows = replications.map((replication) => {
+    if ('error' in replication) return [replication.workflowId, colors.red(replication.error), NONE, NONE, NONE, NONE]
+    const { status } = replication
+    const states = Object.values(status.tables).map(({ state }) => state)
+    const failed = states.filter((state) => state === 'failed').length
+    return [
+      replication.workflowId,
+      PHASE_COLORS[status.phase](status.phase),
+      `${states.length}${failed === 0 ? '' : colors.red(` (${failed} failed)`)}`,
+      status.appliedLsn ?? NONE,
+      `${formatBytes(status.lagBytes)}, ${formatDuration(status.lagMs)}`,
+      formatBytes(status.retainedWalBytes),
+    ]
+  })
+  return textTable(['workflow id', 'phase', 'tables', 'applied LSN', 'lag', 'WAL retained'], rows)
+}

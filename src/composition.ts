@@ -1,0 +1,43 @@
+import { existsSync } from 'node:fs'
+import type { Logger } from 'pino'
+import { type ActivitySet, createActivities } from './activities/index.ts'
+import { type Config, resolveDestination, resolveSource } from './config.ts'
+import { closeIdleDatabases } from './destinations/duckdb/database.ts'
+import { openDuckDbDestination } from './destinations/duckdb/destination.ts'
+import { createEngine } from './replication/engine.ts'
+
+export interface CompositionOptions {
+  readonly config: Config
+  readonly logger: Logger
+  /** The task queue of a destination's activities; the configured one by default. */
+  readonly taskQueueOf?: (destination: { readonly name: string; readonly taskQueue: string }) => string
+}
+
+/** Configuration → adapters → engine → activities. Touches no source and no destination: each is when it is used. */
+export function composeActivities({ config, logger, taskQueueOf }: CompositionOptions): ActivitySet {
+  const engine = createEngine({
+    credentialsOf: (name) => resolveSource(config, name).credentials,
+    destinationNames: () => Object.keys(config.destinations),
+    hasDestination: (name) => {
+      const { path, isLocalFile } = resolveDestination(config, name)
+      return !isLocalFile || existsSync(path)
+    },
+    openDestination: async (name) => openDuckDbDestination(resolveDestination(config, name)),
+  })
+  const { activities, close } = createActivities({
+    engine,
+    logger,
+    resolvePipeline: (names) => {
+      const source = resolveSource(config, names.source ?? undefined)
+      const destination = resolveDestination(config, names.destination ?? undefined)
+      return { source: source.name, destination: destination.name, taskQueue: taskQueueOf?.(destination) ?? destination.taskQueue }
+    },
+  })
+  return {
+    activities,
+    close: async () => {
+      await close()
+      await closeIdleDatabases()
+    },
+  }
+}

@@ -1,0 +1,416 @@
+import { nextGeneration, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn } from '../../model/destination.ts'
+import { DomainError, reportOf } from '../../model/errors.ts'
+import { formatLsn, toLsn, ZERO_LSN } from '../../model/lsn.ts'
+import { isAppendOnly, keepsPast, shapesOf } from '../../model/shapes.ts'
+import { reloadName, tableKey, type TableName } from '../../model/table-schema.ts'
+import { applyReadKeys, applyReadRows } from './apply-read.ts'
+import { applyDeferred, applyRows, canGoStraight, type RowCounts } from './apply-rows.ts'
+import { copiedLsn } from './chunk-stage.ts'
+import { carryShapes } from './carry-shapes.ts'
+import { CellKind, type CellEncoding } from './cell-encoding.ts'
+import { checkFence, writeChunkDone, writeCounts, writeTable } from './checkpoint.ts'
+import { alteredColumns } from './columns.ts'
+import { destinationError, type Database, type DatabaseSession } from './database.ts'
+import { columnsOf } from './added-columns.ts'
+import { type AlterMode, alterTable, createTables, dropTables, tablesOf, widenColumn } from './ddl.ts'
+import type { DeferredRows } from './judged-rows.ts'
+import { invalidText, mayBeReplaced, Misfits, TableRefused, unrepresentable } from './misfits.ts'
+import { findInvalidText, markInvalidText } from './invalid-text.ts'
+import { leaveTable, renameTables, type Renaming } from './names.ts'
+import { grownColumns } from './older-rows.ts'
+import { isIdentity } from './retype.ts'
+import { quoteName, quoteTable } from './sql.ts'
+import { readStaged } from './staged-rows.ts'
+import { OP, stagingColumns, type RowsStep, type Step, type TableStage } from './steps.ts'
+import { microsText } from './table-writer.ts'
+import { truncateShape } from './truncate.ts'
+import { stagedAsText } from './type-mapping.ts'
+
+/** What an applied batch leaves behind beside the result. */
+export interface AppliedBatch extends ApplyResult {
+  readonly deferred: readonly DeferredRows[]
+}
+
+/** Columns that a failed cast made VARCHAR while this batch was tried: by table oid. */
+type Widened = Map<number, Set<string>>
+
+/** Tables that a value stopped while this batch was tried. */
+type Failed = Map<number, DomainError>
+
+/** The step that a transaction is busy with: the place to look when a statement fails. */
+interface Attempt {
+  readonly stage: TableStage
+  /** Null for rows that were set aside: no file has them any more, so that no column can be blamed. */
+  readonly step: Step | null
+  readonly record: TableRecord
+}
+
+/**
+ * Applies a batch in one transaction: see {@link retryWidened} for values that do not fit.
+ */
+export async function applyStages(database: Database, fence: Fence, stages: readonly TableStage[], checkpoint: Checkpoint): Promise<AppliedBatch> {
+  const refused = stages.flatMap(({ table, steps }): TableFailure[] => {
+    const error = steps.find((step) => step.tag === 'fail')?.error
+    return error === undefined || table.record.state === 'failed' ? [] : [{ oid: table.record.oid, error }]
+  })
+  if (refused.length > 0) return { tables: [], deferred: [], failures: refused }
+  return retryWidened(database, false, async (attempted) => {
+    if (attempted.failed.size > 0) return { tables: [], deferred: [], failures: [...attempted.failed].map(([oid, error]) => ({ oid, error })) }
+    const work: Work = { ...attempted, fence, lookup: checkpoint.lookup }
+    await checkFence(work.session, fence, checkpoint.appliedLsn)
+    for (const record of checkpoint.records) await writeTable(work.session, fence, record, false)
+    const renamed = await renameStaged(work, stages)
+    const tables = new Map(renamed)
+    const deferred: DeferredRows[] = []
+    for (const stage of stages) {
+      const { oid } = stage.table.record
+      const applied = await applyStage(work, stage, tables.get(oid) ?? stage.table.record)
+      tables.set(oid, applied.record)
+      deferred.push(...applied.deferred)
+    }
+    return { tables: [...tables.values()], deferred, failures: [] }
+  })
+}
+
+/** Names come first, see {@link renameTables}; of several of one table the last counts. */
+async function renameStaged({ session, fence }: Work, stages: readonly TableStage[]): Promise<ReadonlyMap<number, TableRecord>> {
+  const renamings = stages.flatMap(({ table: { record }, steps }): readonly Renaming[] => {
+    const last = steps.findLast((step) => step.tag === 'rename')
+    return last === undefined || record.state === 'removed' ? [] : [{ record, names: last.names }]
+  })
+  if (renamings.length === 0) return new Map()
+  const { records, refused } = await renameTables(session, fence, renamings)
+  for (const [oid, reason] of refused) throw new TableRefused(oid, reason)
+  return records
+}
+
+/** Applies one chunk of a copy, then what was set aside for it, in one transaction. */
+export async function applyChunkStage(
+  database: Database,
+  fence: Fence,
+  stage: TableStage,
+  chunk: ChunkPosition,
+  aside: readonly DeferredRows[],
+  lookup: RowLookup,
+): Promise<ApplyResult> {
+  return retryWidened(database, true, async ({ session, widened, failed, onStep }) => {
+    await checkFence(session, fence, null)
+    let record = stage.table.record
+    const failure = failed.get(record.oid) ?? stage.steps.find((step) => step.tag === 'fail')?.error
+    if (failure !== undefined) return failTable(session, fence, record, failure)
+    for (const column of widened.get(record.oid) ?? []) record = await widen(session, record, column)
+    let rowCount = 0
+    for (const step of stage.steps) {
+      if (step.tag === 'widen') record = await widen(session, record, step.column)
+      if (step.tag !== 'rows') continue
+      onStep({ stage, step, record })
+      if (chunk.replaces === true) {
+        record = withCounts(record, await applyReadRows(session, step, record, intoOf(record), chunk))
+        continue
+      }
+      rowCount += step.rowCount
+      await applyRows(session, step, record, intoOf(record), lookup)
+    }
+    for (const deferred of aside) {
+      onStep({ stage, step: null, record })
+      record = withCounts(record, await applyDeferred(session, deferred, record, intoOf(record), lookup))
+    }
+    const lsn = formatLsn(chunk.lsn)
+    const chunks = record.copy?.chunks.map((other, index) => (index === chunk.index ? { ...other, done: { snapshot: chunk.snapshot, lsn } } : other)) ?? []
+    const isWhole = chunks.every(({ done }) => done !== null)
+    const time: readonly [string, string] = [String(copiedLsn(record, chunk)), microsText(chunk.timeMicros)]
+    const copiedAt = keepsPast(record) && record.copy !== null && tableKey(record.copy.into) !== tableKey(record.target) ? { copiedAt: [...(record.copy.copiedAt ?? []), time] } : {}
+    record = {
+      ...record,
+      state: chunk.replaces === true ? record.state : isWhole ? 'streaming' : 'snapshotting',
+      copy: record.copy === null ? null : { ...record.copy, chunks, ...copiedAt },
+      counts: { ...record.counts, snapshotRows: record.counts.snapshotRows + rowCount },
+    }
+    await writeTable(session, fence, record, false)
+    await writeChunkDone(session, fence, record.oid, chunk.index, chunk.snapshot, lsn)
+    return { tables: [record], failures: [] }
+  })
+}
+
+/** See {@link Destination.applyKeys}. The keys' stage is of a record that has the key's columns alone. */
+export async function applyKeysStage(database: Database, fence: Fence, stage: TableStage, chunk: ChunkPosition, record: TableRecord): Promise<TableRecord | null> {
+  // Such a key is in no row of the destination yet.
+  if (stage.steps.some((step) => step.tag !== 'rows')) return null
+  const steps = stage.steps.filter((step) => step.tag === 'rows')
+  try {
+    return await database.transaction(async (session) => {
+      await checkFence(session, fence, null)
+      const deletes = await applyReadKeys(session, steps, record, intoOf(record), chunk)
+      const counted = withCounts(record, { inserts: 0, updates: 0, deletes })
+      await writeTable(session, fence, counted, false)
+      return counted
+    })
+  } catch (error) {
+    if (isConversionError(error)) return null
+    throw destinationError(error, `cannot compare the keys of ${tableKey(record.source)}`)
+  }
+}
+
+/**
+ * Runs `work` in one transaction. A cast that DuckDB refuses is traced to its column; the column is widened (or, when a hint pins it,
+ * the table has failed) and the whole transaction is tried again, so that rows, state and checkpoint still come together. Any other
+ * statement that can never work is a failure of its table alone.
+ */
+async function retryWidened<T>(
+  database: Database,
+  isCopy: boolean,
+  work: (attempted: Omit<Work, 'fence' | 'lookup'>) => Promise<T>,
+): Promise<T> {
+  const widened: Widened = new Map()
+  const failed: Failed = new Map()
+  for (;;) {
+    let attempt: Attempt | null = null as Attempt | null
+    try {
+      return await database.transaction(async (session) => {
+        const onStep = (busyWith: Attempt): void => {
+          attempt = busyWith
+        }
+        const result = await work({ session, widened, failed, onStep })
+        attempt = null
+        return result
+      })
+    } catch (error) {
+      if (error instanceof TableRefused) {
+        failed.set(error.oid, error.reason)
+        continue
+      }
+      if (attempt === null || error instanceof DomainError || isTransient(error)) throw destinationError(error, 'cannot write to the destination')
+      const { step, record } = attempt
+      if (step?.tag === 'rows' && isConversionError(error)) await blameColumn(database, { ...attempt, step, isCopy }, widened, failed, error)
+      else if (failed.has(record.oid)) throw destinationError(error, `cannot apply changes of ${tableKey(record.source)}`)
+      else failed.set(record.oid, destinationError(error, `cannot apply changes of ${tableKey(record.source)}`))
+    }
+  }
+}
+
+/** A table that fails in its copy is copied anew when it goes on (retryFailed). */
+export async function failTable(session: DatabaseSession, fence: Fence, record: TableRecord, failure: DomainError): Promise<ApplyResult> {
+  const stopped: TableRecord = { ...record, state: 'failed', error: reportOf(failure) }
+  await writeTable(session, fence, stopped, false)
+  return { tables: [stopped], failures: [] }
+}
+
+interface AppliedStage {
+  readonly record: TableRecord
+  readonly deferred: readonly DeferredRows[]
+}
+
+/** What every step of an attempt has at hand. */
+interface Work {
+  readonly session: DatabaseSession
+  readonly fence: Fence
+  readonly lookup: RowLookup
+  readonly widened: Widened
+  readonly failed: Failed
+  readonly onStep: (attempt: Attempt) => void
+}
+
+async function applyStage(work: Work, stage: TableStage, before: TableRecord): Promise<AppliedStage> {
+  const { session, fence, lookup } = work
+  let record = before
+  const deferred: DeferredRows[] = []
+  const departure = stage.steps.find((step) => step.tag === 'remove')?.departure
+  // A removed table's name may be another's already.
+  if (before.state === 'removed' || (before.state === 'failed' && departure === undefined)) return { record, deferred }
+  for (const column of work.widened.get(record.oid) ?? []) record = await widen(session, record, column)
+  let mode: AlterMode = 'inPlace'
+  const misfits = new Misfits(session)
+  for (const step of stage.steps) {
+    work.onStep({ stage, step, record })
+    if (step.tag === 'rows') {
+      // Judged by snapshots that do not count any more: the copy that began anew will see these rows.
+      const isOfThisCopy = record.copy === null || record.copy.generation === step.generation
+      if (!isOfThisCopy && (!step.isFiltered || !hasColumnsOf(record, step))) continue
+      const applied = await applyRows(session, step, record, intoOf(record), lookup, misfits)
+      deferred.push(...applied.deferred)
+      record = withCounts(record, applied.counts)
+    } else record = await applyStep(work, step, { record, mode })
+    if ((step.tag === 'truncate' && !step.isFiltered) || step.tag === 'replaceColumns') await misfits.clear()
+    if (step.tag === 'truncate' || (step.tag === 'rows' && (record.isSoft === true || !canGoStraight(step, record)))) mode = 'rewrite'
+  }
+  await misfits.refuse(record)
+  if (stage.lastCommitLsn > ZERO_LSN) record = { ...record, counts: { ...record.counts, lastCommitLsn: formatLsn(stage.lastCommitLsn) } }
+  if (departure !== undefined) return { record: await leaveTable(session, fence, { ...record, departure }), deferred }
+  if (record.columns === before.columns && record.copy === before.copy) await writeCounts(session, fence, [record])
+  else await writeTable(session, fence, record, record.copy !== before.copy)
+  return { record, deferred }
+}
+
+/** Rows of another shape came before the one that the copy has seen, so the copy sees them too. */
+function hasColumnsOf(record: TableRecord, step: RowsStep): boolean {
+  return step.columns.length === record.columns.length && step.columns.every(({ name }, index) => record.columns[index]?.name === name)
+}
+
+function withCounts(record: TableRecord, { inserts, updates, deletes }: RowCounts): TableRecord {
+  const { counts } = record
+  return { ...record, counts: { ...counts, inserts: counts.inserts + inserts, updates: counts.updates + updates, deletes: counts.deletes + deletes } }
+}
+
+async function applyStep({ session, lookup }: Work, step: Exclude<Step, RowsStep>, table: { readonly record: TableRecord; readonly mode: AlterMode }): Promise<TableRecord> {
+  const { record, mode } = table
+  switch (step.tag) {
+    case 'truncate':
+      return applyTruncate(session, step, table, lookup)
+    case 'widen':
+      return widen(session, record, step.column)
+    case 'alter': {
+      const altered = alteredColumns(record.columns, step.change, record)
+      // A history holds what was sent.
+      const { columns, values } = await grownColumns(session, altered, keepsPast(record) ? [] : step.change.added)
+      for (const shape of tablesOf(record)) await alterTable(session, shape, { before: record.columns, after: columns, values, mode })
+      return { ...record, columns, key: step.change.key }
+    }
+    case 'replaceColumns':
+      return restartCopy(session, record, mode, step)
+    case 'rename':
+    case 'remove':
+    case 'fail':
+      return record
+    default:
+      return step satisfies never
+  }
+}
+
+/**
+ * The table's columns are others: its copy begins anew in empty tables of these columns, beside the rows that readers see already; what a copy cannot
+ * bring back gets the columns too.
+ */
+export async function restartCopy(
+  session: DatabaseSession,
+  record: TableRecord,
+  mode: AlterMode,
+  shape: Pick<TableRecord, 'columns' | 'key' | 'storage'>,
+): Promise<TableRecord> {
+  const isFirstLoad = record.state !== 'streaming' && record.quarantine === null && tableKey(intoOf(record)) === tableKey(record.target)
+  const isReplacing = record.copy?.isReplacing === true && tableKey(intoOf(record)) !== tableKey(record.target)
+  const into = isFirstLoad ? record.target : reloadName(record.target)
+  const isKept = keepsPast(record) && !isFirstLoad && !isReplacing
+  const replaced: TableRecord = {
+    ...record,
+    columns: isKept ? await carryShapes(session, record, shape.columns, mode) : shape.columns,
+    key: shape.key,
+    storage: shape.storage,
+    state: 'pending',
+    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...(isReplacing ? { isReplacing } : {}) },
+    // The copy will see what was kept, too.
+    quarantine: null,
+  }
+  await dropTables(session, into, replaced)
+  await createTables(session, into, replaced)
+  return replaced
+}
+
+/** Where changes go: the table itself, or the one beside it that a reload fills and that will replace it. */
+function intoOf(record: TableRecord): TableName {
+  return record.copy?.into ?? record.target
+}
+
+/** As text, floats in a list may have other digits than the source's text of them: rows could not be found by it any more. */
+function notFound({ source }: TableRecord, { name, type }: TargetColumn): DomainError {
+  return new DomainError({
+    kind: 'UnrepresentableValue',
+    message: `${tableKey(source)}: a value of column ${quoteName(name)} does not fit ${type}, and rows are told apart by that column`,
+    remedy: 'stop, and start with the hint "VARCHAR" for it in columns: the table is copied anew with it',
+  })
+}
+
+async function widen(session: DatabaseSession, record: TableRecord, columnName: string): Promise<TableRecord> {
+  const column = record.columns.find(({ name }) => name === columnName)
+  if (column === undefined || column.type === 'VARCHAR') return record
+  if (!isAppendOnly(record) && isIdentity(record, columnName) && (column.type === 'FLOAT[]' || column.type === 'DOUBLE[]')) throw new TableRefused(record.oid, notFound(record, column))
+  for (const { kind, table } of tablesOf(record)) if (columnsOf(kind, [column]).length > 0) await widenColumn(session, table, column)
+  return { ...record, columns: record.columns.map((other) => (other.name === columnName ? { ...other, type: 'VARCHAR', widenedFrom: column.type } : other)) }
+}
+
+/**
+ * TRUNCATE of a table that is being copied: chunks that saw it are right already. Where all others were copied before it, their rows go;
+ * where some are still to be copied, the copy begins anew (what it will see is short, and comes after the TRUNCATE).
+ */
+async function applyTruncate(session: DatabaseSession, step: Extract<Step, { tag: 'truncate' }>, { record, mode }: { readonly record: TableRecord; readonly mode: AlterMode }, lookup: RowLookup): Promise<TableRecord> {
+  const chunks = record.copy?.chunks ?? []
+  const verdicts = new Set(step.isFiltered ? chunks.map((_, index) => lookup.judge(record, index, step.transaction.xid)) : ['apply'])
+  const isSeen = verdicts.size > 0 && [...verdicts].every((verdict) => verdict === 'skip') && chunks.every(({ done }) => done !== null)
+  if (step.isFiltered && isSeen) return record
+  const counted = { ...record, counts: { ...record.counts, truncates: record.counts.truncates + 1 } }
+  const shapes = shapesOf(record, intoOf(record))
+  const isWhole = !step.isFiltered || (verdicts.size === 1 && verdicts.has('apply')) || record.copy === null
+  if (isAppendOnly(record) && !verdicts.has('apply')) return record
+  if (isWhole || isAppendOnly(record)) {
+    for (const shape of shapes) await truncateShape(session, shape, step)
+    return counted
+  }
+  if (keepsPast(record)) return restartCopy(session, counted, mode, record)
+  for (const { table } of shapes) await session.run(`DELETE FROM ${quoteTable(table)}`)
+  // The copy will see what was kept, too.
+  return { ...counted, state: 'pending', copy: { ...record.copy, generation: nextGeneration(record), chunks: [{ lower: null, upper: null, done: null }] }, quarantine: null }
+}
+
+/** Errors of disk, memory, or of DuckDB itself: the same statement may work another time, or nothing works any more. */
+export function isTransient(error: unknown): boolean {
+  return !(error instanceof Error) || !/^(Conversion|Invalid Input|Out of Range|Catalog|Binder|Parser|Constraint|Mismatch Type|Not implemented)/.test(error.message)
+}
+
+function isConversionError(error: unknown): boolean {
+  return error instanceof Error && /^(Conversion|Invalid Input|Out of Range) Error/.test(error.message)
+}
+
+/** The commit LSN of a staged row. */
+function lsnOf({ common }: RowsStep): string {
+  return common === null ? 'lsn::UBIGINT' : `${String(common.commitLsn)}::UBIGINT`
+}
+
+/** NULL where the staged text cannot be cast. */
+function triedCast({ csvType, fromCsv }: CellEncoding, csv: string): string {
+  return csvType === 'VARCHAR' ? `TRY(${fromCsv(csv)})` : `TRY_CAST(${csv} AS ${csvType})`
+}
+
+/** Finds the column whose staged text DuckDB cannot cast, in a read of its own: the failed transaction is over. */
+async function blameColumn(database: Database, { step, record, isCopy }: Attempt & { readonly step: RowsStep; readonly isCopy: boolean }, widened: Widened, failed: Failed, cause: unknown): Promise<void> {
+  const invalid = findInvalidText(step)
+  if (invalid.size > 0) {
+    for (const [index, lsn] of invalid) {
+      const column = step.columns[index]
+      if (column === undefined) throw new RangeError('a staged cell outside the columns')
+      if (isCopy || !mayBeReplaced(step, OP.update, index)) {
+        failed.set(record.oid, invalidText(record, column, lsn))
+        return
+      }
+      step.misfits.set(index, lsn)
+    }
+    markInvalidText(step)
+    return
+  }
+  const columns = stagingColumns(step).map(([name]) => [name, 'VARCHAR'] as const)
+  const { index, lsn } = await database.exclusive(async (session) => {
+    for (const [place, encoding] of step.encodings.entries()) {
+      const name = `c${String(place)}`
+      const [row] = await session.rows(`SELECT min(${lsnOf(step)})::VARCHAR FROM ${readStaged(step, columns)} WHERE ${name} IS NOT NULL AND ${triedCast(encoding, name)} IS NULL`)
+      if (typeof row?.[0] === 'string') return { index: place, lsn: toLsn(BigInt(row[0])) }
+    }
+    return { index: -1, lsn: ZERO_LSN }
+  })
+  const column = step.columns[index]
+  const known = widened.get(record.oid) ?? new Set<string>()
+  if (column === undefined || column.type === 'VARCHAR') throw destinationError(cause, `cannot apply changes of ${tableKey(record.source)}`)
+  const encoding = step.encodings[index]
+  if (encoding === undefined) return
+  if (column.isPinned) {
+    if (isCopy || !mayBeReplaced(step, OP.update, index)) {
+      failed.set(record.oid, unrepresentable(record, column, lsn))
+      return
+    }
+    step.misfits.set(index, lsn)
+    step.tried.add(index)
+    step.encodings[index] = { kind: CellKind.Text, csvType: 'VARCHAR', fromCsv: (csv) => triedCast(encoding, csv) }
+    return
+  }
+  widened.set(record.oid, known.add(column.name))
+  // The staged text stays as it is; from now on it is read as text.
+  step.encodings[index] = stagedAsText(encoding)
+  step.columns[index] = { ...column, type: 'VARCHAR' }
+}

@@ -1,0 +1,42 @@
+import type { ColumnsChange, TargetColumn } from '../../model/destination.ts'
+import { hasHistory, type Shaping } from '../../model/shapes.ts'
+import { mapType } from './type-mapping.ts'
+
+/** A table's columns after a change at the source. The order is the destination's: what is added comes last. */
+export function alteredColumns(columns: readonly TargetColumn[], change: ColumnsChange, shaping: Shaping): readonly TargetColumn[] {
+  const newNames = new Set([...change.added.map(({ name }) => name), ...change.renamed.map(({ to }) => to)].map((name) => name.toLowerCase()))
+  const kept = columns.flatMap((column): TargetColumn[] => {
+    if (column.isDropped) return [asDropped(column, newNames)]
+    if (change.dropped.includes(column.name)) return hasHistory(shaping) ? [asDropped(column, newNames)] : []
+    const name = change.renamed.find(({ from }) => from === column.name)?.to ?? column.name
+    const retyped = change.retyped.find((now) => now.name === name)
+    if (retyped === undefined) return [{ ...column, name }]
+    const isSame = mapType(retyped.shape).type === column.type
+    return [{ ...column, ...retyped, type: isSame ? column.type : 'VARCHAR', ...(isSame || column.type === 'VARCHAR' ? {} : { widenedFrom: column.type }) }]
+  })
+  const added = change.added.map(({ valueOfOlderRows: _, ...column }): TargetColumn => ({ ...column, type: mapType(column.shape).type, isPinned: false, isDropped: false }))
+  return [...kept, ...added]
+}
+
+/**
+ * A table's columns once it has those that are there `now`, told by attribute number, where rows of the earlier ones stay: a column of another type
+ * becomes text, in which old values have a place beside new ones. The same again when it is done again.
+ */
+export function carriedColumns(columns: readonly TargetColumn[], now: readonly TargetColumn[], shaping: Shaping): readonly TargetColumn[] {
+  const live = now.filter(({ isDropped }) => !isDropped)
+  const newNames = new Set(live.map(({ name }) => name.toLowerCase()))
+  const presentOf = ({ attributeNumber }: TargetColumn): TargetColumn | undefined => live.find((column) => column.attributeNumber === attributeNumber)
+  const kept = columns.flatMap((column): TargetColumn[] => {
+    const present = column.isDropped ? undefined : presentOf(column)
+    if (present === undefined) return hasHistory(shaping) ? [asDropped(column, newNames)] : []
+    if (present.type === column.type) return [{ ...present, ...(column.widenedFrom === undefined ? {} : { widenedFrom: column.widenedFrom }) }]
+    return [{ ...present, type: 'VARCHAR', isPinned: false, widenedFrom: column.widenedFrom ?? column.type }]
+  })
+  return [...kept, ...live.filter(({ attributeNumber }) => !columns.some((column) => !column.isDropped && column.attributeNumber === attributeNumber))]
+}
+
+/** A column that is gone at the source; a name that is used again there belongs to the newer column. */
+function asDropped(column: TargetColumn, newNames: ReadonlySet<string>): TargetColumn {
+  const name = newNames.has(column.name.toLowerCase()) ? `${column.name}__dropped_${String(column.attributeNumber)}` : column.name
+  return { ...column, name, isDropped: true }
+}

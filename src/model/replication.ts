@@ -1,0 +1,173 @@
+import type { ReplicationSpec, XminSpec } from './spec.ts'
+import type { ChangeCounts, ReplicationProgress } from './status.ts'
+import type { ErrorReport } from './errors.ts'
+
+/**
+ * # The engine's contract: what activities ask of it
+ *
+ * One call works for one slot. Every call may be repeated after a crash at any instant and goes on from the destination's
+ * checkpoint. Requests and results are JSON-safe: never a row, never a secret.
+ */
+export interface ReplicationEngine {
+  /**
+   * Checks (nothing changed) → claim of the destination for `owner` → publication, slot → tables registered at the destination.
+   * Throws `AlreadyReplicating` where an open workflow other than `owner` holds the slot.
+   */
+  initialize(request: InitializeRequest, context: OperationContext): Promise<InitializeResult>
+  /**
+   * Copies and/or streams for a while. Returns early when there is nothing left to do for its mode, when changes begin after an
+   * idle time, or soon after `context.signal` aborts (what was committed stays; never throws for the abort itself).
+   */
+  runSlice(request: SliceRequest, context: OperationContext): Promise<SliceResult>
+  /** Closes what the slot's session holds in this process (connection, destination file) and gives the claim back. Idempotent. */
+  release(request: ReleaseRequest): Promise<void>
+  /**
+   * Puts failed tables back to where they stopped, so that the next slice goes on with them. Throws `InvalidInput`, and changes nothing,
+   * where a table is named that is not replicated or has not failed.
+   */
+  retryTables(request: RetryRequest): Promise<void>
+  /**
+   * Adds, removes or copies anew tables of a replication that has been initialized, beside those that go on. Throws before anything is
+   * changed; what is returned is durable. Repeated after a crash it comes to the same end.
+   */
+  changeTables(request: ChangeTablesRequest, context: OperationContext): Promise<ChangeTablesResult>
+  /** Drops slot and publication and, when asked, destination tables and state. Idempotent. */
+  drop(request: DropRequest, context: OperationContext): Promise<{ readonly dropped: readonly string[] }>
+  /**
+   * Reads what was written since each table's last reading, without a slot. Returns early when its time is over, or soon after
+   * `context.signal` aborts; called again with the same `runId` it goes on where it was.
+   */
+  syncByXmin(request: XminRequest, context: OperationContext): Promise<XminResult>
+}
+
+export interface XminRequest {
+  readonly spec: XminSpec
+  /** Tells a run from others: each reads every table once to its end. */
+  readonly runId: string
+  readonly maxMs: number
+}
+
+export interface XminResult {
+  readonly ended: 'done' | 'time' | 'aborted'
+  /** What this run has taken, by `schema.table`. */
+  readonly tables: Readonly<Record<string, XminTableResult>>
+  /** Tables that have stopped, by `schema.table`. */
+  readonly failed: Readonly<Record<string, ErrorReport>>
+  readonly warnings: readonly string[]
+}
+
+/** What a run of `syncByXmin` took of one table. */
+export interface XminTableResult {
+  readonly rows: number
+  /** What transactions before this one wrote is in the destination (64 bits with epoch, decimal); null = not read whole yet. */
+  readonly watermark: string | null
+}
+
+export interface OperationContext {
+  readonly signal: AbortSignal
+  /** The owning workflow's id. */
+  readonly owner: string
+  /** Asked of Temporal: is that workflow open? (design.md, decision 7) */
+  isWorkflowOpen(workflowId: string): Promise<boolean>
+  /** Called a few times a second at most with live figures; the caller throttles further. */
+  report(live: LiveProgress): void
+}
+
+/** Live figures of the running activity: heartbeat details, shown by `cli status`. */
+export interface LiveProgress {
+  /** For people: "waiting for pids 12, 15 …", "copying public.orders 40 %". */
+  readonly activity: string
+  readonly progress?: ReplicationProgress
+}
+
+export interface InitializeRequest {
+  readonly spec: ReplicationSpec
+}
+
+export interface InitializeResult {
+  readonly slotName: string
+  readonly publicationName: string
+  /** LSN text; of an existing slot its confirmed flush LSN. */
+  readonly consistentPoint: string
+  readonly created: { readonly slot: boolean; readonly publication: boolean }
+  readonly tables: Readonly<Record<string, { readonly key: readonly string[]; readonly replicaIdentity: string }>>
+  readonly warnings: readonly string[]
+  readonly progress: ReplicationProgress
+}
+
+export interface SliceRequest {
+  readonly spec: ReplicationSpec
+  /** `copy`: initial loads only. `stream`: changes, and loads of tables not yet loaded beside them. */
+  readonly mode: 'copy' | 'stream'
+  /** With `copy`: only these tables (spelled as users do); null = all not yet loaded. */
+  readonly tableNames: readonly string[] | null
+  /** With `stream`: end once everything that committed before this LSN (text) is applied; null = go on; `now` = read at start. */
+  readonly untilLsn: string | null
+  /** The slice ends after this time while changes flow … */
+  readonly maxBusyMs: number
+  /** … and after this while idle. */
+  readonly maxIdleMs: number
+}
+
+export interface SliceResult {
+  readonly progress: ReplicationProgress
+  /** Why it ended. `done`: nothing left for this mode (all copied; `untilLsn` reached). */
+  readonly ended: 'done' | 'time' | 'aborted'
+  /** True while a table still waits for its initial load. */
+  readonly hasTablesToCopy: boolean
+  /** Transactions applied in this slice. */
+  readonly transactions: number
+  /** Changes applied in this slice, by `schema.table`. */
+  readonly changes: Readonly<Record<string, ChangeCounts>>
+  /** Rows copied in this slice, by `schema.table`; every table that was asked for and is loaded stands in it. */
+  readonly copied: Readonly<Record<string, { readonly rows: number }>>
+  /** Applied position when the slice began and ended, LSN text. */
+  readonly fromLsn: string
+  readonly toLsn: string
+  /** Where `untilLsn` was `now`: the position it was resolved to, so that a next slice goes on to the same one. */
+  readonly untilLsn: string | null
+  /** The newest fault that was retried inside the slice and has not been followed by a success. */
+  readonly lastError?: ErrorReport
+}
+
+export interface ReleaseRequest {
+  readonly spec: ReplicationSpec
+  readonly owner: string
+  /**
+   * True: close connection and file, but keep the claim, because the owning workflow may go on (it is paused, failed, or its worker is
+   * going away). Default false.
+   */
+  readonly keepClaim?: boolean
+}
+
+export interface RetryRequest {
+  readonly spec: ReplicationSpec
+  readonly owner: string
+  /** null = every failed table. */
+  readonly tableNames: readonly string[] | null
+}
+
+/** What an operator orders for tables, spelled as users do. */
+export type TablesOrder =
+  | { readonly tag: 'add'; readonly tableNames: readonly string[] }
+  | { readonly tag: 'remove'; readonly tableNames: readonly string[]; readonly dropDestination: boolean }
+  | { readonly tag: 'resync'; readonly tableNames: readonly string[] }
+
+export interface ChangeTablesRequest {
+  readonly spec: ReplicationSpec
+  readonly order: TablesOrder
+}
+
+export interface ChangeTablesResult {
+  /** All tables as they are now. */
+  readonly tables: ReplicationProgress['tables']
+  readonly warnings: readonly string[]
+}
+
+export interface DropRequest {
+  readonly source: string
+  readonly destination: string
+  readonly slotName: string
+  readonly publicationName: string
+  readonly dropDestination: boolean
+}

@@ -1,0 +1,36 @@
+import type { TableStorage } from '../model/table-schema.ts'
+
+/**
+ * Were the rows of a table rewritten, or did some come or go, without the stream saying so?
+ *
+ * - A table whose file is another **and** one of whose columns was defined anew: ALTER TABLE has written new values. The file alone:
+ *   VACUUM FULL, CLUSTER, another tablespace (nothing changed), or TRUNCATE (which is sent).
+ * - An enumeration's label that was renamed shows in every row that has it.
+ * - A partition tree whose members are others: rows went with a partition that was dropped or detached, or came with one that was attached. The
+ *   file of a partition alone may be VACUUM FULL, but also a TRUNCATE of that partition, which is **not** sent: taken for the worse.
+ */
+export function isRewritten(before: TableStorage, now: TableStorage): boolean {
+  const isRelabelled = Object.entries(now.labels).some(([label, text]) => before.labels[label] !== undefined && before.labels[label] !== text)
+  if (isRelabelled) return true
+  const isFileNew = Object.entries(before.files).some(([oid, file]) => now.files[oid] !== file)
+  if (now.isPartitioned) return isFileNew || now.attached.some((oid) => before.files[String(oid)] === undefined)
+  return isFileNew && Object.entries(now.columns).some(([attributeNumber, writer]) => before.columns[attributeNumber] !== writer)
+}
+
+/**
+ * Is the primary key another one, or gone, where the stream does not say so? Under FULL every column is marked as the identity's; rows told apart by a
+ * key that is none any more would be taken for each other.
+ */
+export function hasOtherKey(before: TableStorage, now: TableStorage): boolean {
+  return now.hasFullIdentity === true && before.primaryKey !== undefined && before.primaryKey !== now.primaryKey
+}
+
+/** Nothing to note? */
+export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
+  return a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
+}
+
+function isSameMap(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): boolean {
+  const keys = Object.keys(a)
+  return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key])
+}

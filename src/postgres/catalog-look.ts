@@ -1,0 +1,106 @@
+import { z } from 'zod'
+import { asRecordEnd, parseLsn } from '../model/lsn.ts'
+import type { CatalogLook } from '../model/source.ts'
+import { OPERATIONS } from '../model/spec.ts'
+import type { TableStorage } from '../model/table-schema.ts'
+import { queryRow, queryRows, type SqlClient } from './sql.ts'
+
+/**
+ * A partition that is made as one joins its tree in the command that makes it. One that is attached had a life before: it joined in
+ * another transaction, or at least several commands later.
+ */
+const COMMANDS_OF_CREATE_PARTITION = 3
+
+/** Every table has this system column, and nothing ever changes its definition: when it was written, the table was made (tableoid). */
+const BIRTH_ATTRIBUTE = -6
+
+/**
+ * {@link TableStorage} of the pg_class row `c`, as JSON. VACUUM FULL, CLUSTER, TRUNCATE and a new tablespace change the file alone; what
+ * rewrites values rewrites the definition of their column too, be its type the same. Raw xmin outlives freezing.
+ *
+ * Source: https://www.postgresql.org/docs/current/storage-file-layout.html and https://www.postgresql.org/docs/current/catalog-pg-attribute.html
+ */
+const STORAGE = `jsonb_build_object(
+  'isPartitioned', c.relkind = 'p',
+  'files', CASE c.relkind WHEN 'p' THEN coalesce((
+      SELECT jsonb_object_agg(m.oid, m.relfilenode::int8) FROM pg_partition_tree(c.oid) t JOIN pg_class m ON m.oid = t.relid WHERE t.level > 0), '{}')
+    ELSE jsonb_build_object(c.oid, c.relfilenode::int8) END,
+  'attached', CASE c.relkind WHEN 'p' THEN coalesce((
+      SELECT jsonb_agg(i.inhrelid::int8) FROM pg_partition_tree(c.oid) t JOIN pg_inherits i ON i.inhrelid = t.relid
+      JOIN pg_attribute b ON b.attrelid = t.relid AND b.attnum = ${String(BIRTH_ATTRIBUTE)}
+      WHERE t.level > 0 AND (i.xmin <> b.xmin OR i.cmin::text::int8 - b.cmin::text::int8 > ${String(COMMANDS_OF_CREATE_PARTITION)})), '[]')
+    ELSE '[]' END,
+  'columns', coalesce((
+      SELECT jsonb_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'labels', coalesce((
+      SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+      JOIN pg_enum e ON e.enumtypid IN (t.oid, t.typelem, t.typbasetype) WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'primaryKey', (SELECT k.oid::int8 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p'),
+  'hasFullIdentity', c.relreplident = 'f')`
+
+/** The columns of the pg_class row `c`, as JSON. */
+const COLUMNS = `coalesce((
+  SELECT jsonb_agg(jsonb_build_object('attributeNumber', a.attnum, 'name', a.attname, 'typeOid', a.atttypid::int8, 'typeModifier', a.atttypmod))
+  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]')`
+
+const COLUMNS_SCHEMA = z.array(z.object({ attributeNumber: z.number(), name: z.string(), typeOid: z.number(), typeModifier: z.number() }))
+
+const STORAGE_SCHEMA = z.object({
+  isPartitioned: z.boolean(),
+  files: z.record(z.string(), z.number()),
+  attached: z.array(z.number()),
+  columns: z.record(z.string(), z.string()),
+  labels: z.record(z.string(), z.string()),
+  primaryKey: z.number().nullable(),
+  hasFullIdentity: z.boolean(),
+})
+
+const SUBJECT = 'catalog of the source'
+
+/** Storage by oid; tables that are gone are left out. */
+export async function readStorage(client: SqlClient, oids: readonly number[]): Promise<ReadonlyMap<number, TableStorage>> {
+  const rows = await queryRows(client, z.object({ oid: z.number(), storage: STORAGE_SCHEMA }), {
+    subject: SUBJECT,
+    values: [[...oids]],
+    text: `SELECT c.oid, ${STORAGE} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
+  })
+  return new Map(rows.map(({ oid, storage }) => [oid, storage]))
+}
+
+/** See `Source.look`. A publication that is gone publishes nothing: the stream has its own word on that. */
+export async function lookAtCatalog(
+  client: SqlClient,
+  publicationName: string,
+  wanted: { readonly oids: readonly number[]; readonly wholeSchema: string | null },
+): Promise<CatalogLook> {
+  const rows = await queryRows(
+    client,
+    z.object({ oid: z.number(), schema: z.string(), name: z.string(), isPublished: z.boolean(), isKnown: z.boolean(), storage: STORAGE_SCHEMA.nullable(), columns: COLUMNS_SCHEMA.nullable() }),
+    {
+      subject: SUBJECT,
+      values: [publicationName, [...wanted.oids], wanted.wholeSchema],
+      text: `
+        WITH published AS MATERIALIZED (
+          SELECT gpt.relid FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) gpt WHERE p.pubname = $1)
+        SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.oid IN (SELECT relid FROM published) AS "isPublished",
+          c.oid = ANY ($2::oid[]) AS "isKnown", CASE WHEN c.oid = ANY ($2::oid[]) THEN ${STORAGE} END AS storage, CASE WHEN c.oid = ANY ($2::oid[]) THEN ${COLUMNS} END AS columns
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = ANY ($2::oid[])
+          OR n.nspname = $3 AND c.oid IN (SELECT relid FROM published) AND NOT c.relispartition
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`,
+    },
+  )
+  // After the look, so that it is past what the look sees; the insert position, as a commit may be visible before it is written.
+  const { lsn, published } = await queryRow(client, z.object({ lsn: z.string(), published: z.record(z.string(), z.boolean()).nullable() }), {
+    subject: 'position of the source',
+    values: [publicationName],
+    text: `SELECT (CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END)::text AS lsn,
+      (SELECT jsonb_build_object('insert', pubinsert, 'update', pubupdate, 'delete', pubdelete, 'truncate', pubtruncate) FROM pg_publication WHERE pubname = $1) AS published`,
+  })
+  return {
+    lsn: asRecordEnd(parseLsn(lsn)),
+    tables: rows.flatMap(({ oid, schema, name, isPublished, storage, columns }) => (storage === null || columns === null ? [] : [{ oid, schema, name, isPublished, storage, columns }])),
+    newcomers: rows.filter(({ isKnown }) => !isKnown).map(({ oid }) => oid),
+    operations: OPERATIONS.filter((operation) => published?.[operation] === true),
+  }
+}

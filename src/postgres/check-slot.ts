@@ -1,0 +1,119 @@
+import { failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
+import type { PublicationState } from './publication.ts'
+import { remedyForHeldSlot, type SlotDetails } from './slot.ts'
+import type { SourceRequest } from './source-request.ts'
+
+export interface SlotCheckInput {
+  readonly request: SourceRequest
+  readonly databaseName: string
+  readonly slot: SlotDetails | null
+  readonly publication: PublicationState | null
+  /** True where the snapshots of the slot's very position are kept at the source: then we made it, and were cut off. */
+  readonly hasSnapshots?: boolean
+}
+
+/** True where the slot was made by somebody else: it exists, our note is not there, and the destination knows nothing of it. */
+export function isAdoption(input: SlotCheckInput): boolean {
+  const { request, slot, publication } = input
+  if (slot === null || request.reset || request.destinationHasState || input.hasSnapshots === true) return false
+  return publication?.notes.get(request.slotName) === undefined
+}
+
+/**
+ * Can the slot be made, taken up or dropped? Pure.
+ *
+ * | slot | destination's state | note on the publication | outcome |
+ * | --- | --- | --- | --- |
+ * | none | none | any | made |
+ * | none | some | any | `SlotLost` |
+ * | ours to read | any | another destination's | `DestinationLost` |
+ * | ours to read | none | none | adopted, with a warning |
+ * | ours to read | otherwise | | goes on |
+ * | physical, other plugin or database | | | `InvalidInput` |
+ * | invalidated | | | `SlotLost` |
+ * | held by a session | | | `SlotInUse` |
+ *
+ * With `reset` only the last and the physical, other plugin or database rows count.
+ */
+export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
+  const { request, slot, publication } = input
+  const findings = checkSharedPublication(input)
+  const title = `slot ${JSON.stringify(request.slotName)}`
+  const failure = (kind: 'InvalidInput' | 'SlotLost' | 'SlotInUse' | 'DestinationLost', message: string, advice: string): PreflightFinding =>
+    failureFinding({ name: 'slot', kind, message, advice })
+  const startAnew = 'Start again with "reset": true (new slot, all tables copied anew), or give another slotName.'
+
+  if (slot === null) {
+    if (request.destinationHasState && !request.reset) {
+      return [...findings, failure('SlotLost', `${title} is gone, and the destination holds rows that came through it: changes since then are lost`, startAnew)]
+    }
+    return [...findings, okFinding('slot', `${title} will be created`)]
+  }
+
+  if (!slot.isLogical || slot.isTemporary) {
+    return [...findings, failure('InvalidInput', `${title} is a ${slot.isLogical ? 'temporary' : 'physical'} slot`, 'Give another slotName.')]
+  }
+  if (slot.database !== input.databaseName) {
+    return [...findings, failure('InvalidInput', `${title} belongs to database ${JSON.stringify(slot.database)}`, 'Give another slotName, or connect to that database.')]
+  }
+  if (slot.plugin !== 'pgoutput') {
+    return [...findings, failure('InvalidInput', `${title} decodes with plugin ${JSON.stringify(slot.plugin)}, not pgoutput`, 'Give another slotName.')]
+  }
+  // Before who holds it: that may well be the replication into the other destination.
+  const noted = publication?.notes.get(request.slotName)
+  if (!request.reset && noted !== undefined && request.destinationId !== null && noted !== request.destinationId) {
+    return [
+      ...findings,
+      failure(
+        'DestinationLost',
+        `${title} is served into another destination than this one (or this one was emptied): publication ${JSON.stringify(request.publicationName)} notes ${noted}`,
+        'Configure the destination that it was served into; or start again with "reset": true; or give another slotName.',
+      ),
+    ]
+  }
+  if (slot.isActive) {
+    const who = slot.activeApplication === null ? '' : ` (application_name ${JSON.stringify(slot.activeApplication)})`
+    return [...findings, failure('SlotInUse', `${title} is used by pid ${slot.activePid ?? 0}${who}`, remedyForHeldSlot(slot))]
+  }
+  if (request.reset) return [...findings, okFinding('slot', `${title} will be dropped and created anew`)]
+  if (slot.invalidationReason !== null) {
+    return [...findings, failure('SlotLost', `${title} was given up by the server (${slot.invalidationReason})`, startAnew)]
+  }
+  if (request.snapshotMode === 'persisted' && !request.destinationHasState && input.hasSnapshots !== true) {
+    return [...findings, failure('InvalidInput', `${title} exists already: snapshotMode "persisted" needs a slot that it creates itself`, 'Use snapshotMode "initial", or "reset": true.')]
+  }
+
+  if (publication === null) return [...findings, ...slotWithoutPublication(input, title)]
+  if (isAdoption(input)) {
+    const consequence = request.snapshotMode === 'never' ? 'goes on at its position' : 'all tables are copied anew'
+    return [...findings, warningFinding('slot', `${title} was made by somebody else and is adopted: ${consequence}`)]
+  }
+  return [...findings, okFinding('slot', `${title} exists`)]
+}
+
+/** The stream decodes with the publication as it was at each change: where there was none, it fails. */
+function slotWithoutPublication(input: SlotCheckInput, title: string): PreflightFinding[] {
+  const { request } = input
+  const message = `${title} exists, publication ${JSON.stringify(request.publicationName)} does not: what was written until it is created cannot be decoded`
+  if (request.destinationHasState) {
+    return [failureFinding({ name: 'slot', kind: 'SlotLost', message, advice: 'Start again with "reset": true (new slot, all tables copied anew).' })]
+  }
+  if (request.snapshotMode === 'never') {
+    return [failureFinding({ name: 'slot', kind: 'InvalidInput', message, advice: 'Name the publication that the slot was made for, or use snapshotMode "initial".' })]
+  }
+  return [warningFinding('slot', `${title} was made by somebody else and is adopted: it is moved on to the new publication, and all tables are copied anew`)]
+}
+
+/** One publication may serve several slots; dropping it for one would break the others' streams. */
+function checkSharedPublication(input: SlotCheckInput): PreflightFinding[] {
+  const others = [...(input.publication?.notes.keys() ?? [])].filter((slotName) => slotName !== input.request.slotName)
+  if (!input.request.reset || others.length === 0) return []
+  return [
+    failureFinding({
+      name: 'publication',
+      kind: 'InvalidInput',
+      message: `reset would drop publication ${JSON.stringify(input.request.publicationName)}, which also serves ${others.map((name) => JSON.stringify(name)).join(', ')}`,
+      advice: 'Give this slot a publicationName of its own.',
+    }),
+  ]
+}

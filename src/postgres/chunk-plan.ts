@@ -1,0 +1,141 @@
+import { z } from 'zod'
+import type { ChangedTable, KeyRange } from '../model/source.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { beginWithTable, type KnownTable, type LockedTable } from './locked-table.ts'
+import { execute, queryRows, quoteIdentifier, type SqlClient } from './sql.ts'
+import type { StoredTable } from './stored-table.ts'
+
+/** Rows of a range may be this many times the target before it is worth a second one. */
+const TOLERANCE = 1.5
+/** Enough sampled pages and rows per range that ranges differ by some ten percent only, also where a page holds neighbours. */
+const SAMPLED_PAGES_PER_RANGE = 20
+const SAMPLED_ROWS_PER_RANGE = 100
+/** Up to here a table is sampled whole. */
+const MINIMUM_SAMPLED_ROWS = 20_000
+/** What the server has to sort at most (about). */
+const MAXIMUM_SORTED_ROWS = 200_000
+
+/**
+ * Where rows lie in another order than that of their key (random uuids), each range's rows are on nearly every page: reading them in many
+ * ranges reads the table as often. Tables that fit into a cache do not care.
+ */
+const MAXIMUM_SCATTERED_RANGES = 8
+const SCATTERED_CORRELATION = 0.5
+const SCATTERED_MINIMUM_PAGES = 8_192
+
+export interface ChunkPlan {
+  readonly tag: 'plan'
+  /** In key order; the first is open below and the last open above, and each begins where the one before it ends. */
+  readonly ranges: readonly KeyRange[]
+  /** The planner's estimate: after many changes without ANALYZE it can be far off. */
+  readonly estimatedRows: number
+}
+
+export interface ChunkPlanRequest extends KnownTable {
+  readonly targetRows: number
+}
+
+const EVERYTHING: KeyRange = { lower: null, upper: null }
+
+/**
+ * Ranges of about `targetRows` rows each, covering every key that there is or will be, for keys of any type and number of
+ * columns: quantiles of a sample of pages, taken in the key's own order, by three short statements whatever the table's size.
+ * A table without a key, or of little more than `targetRows` rows, has one range.
+ *
+ * A table that has another shape by now gets no plan.
+ *
+ * Source: https://www.postgresql.org/docs/current/sql-select.html#SQL-FROM (TABLESAMPLE)
+ */
+export async function planChunks(client: SqlClient, request: ChunkPlanRequest): Promise<ChunkPlan | ChangedTable> {
+  const locked = await beginWithTable(client, request)
+  if (locked.tag === 'changed') return locked
+  const plan = await planRanges(client, request, locked)
+  await execute(client, { subject: `key ranges of table ${tableKey(request.table)}`, text: 'ROLLBACK' })
+  return { tag: 'plan', ...plan }
+}
+
+async function planRanges(client: SqlClient, { table, targetRows }: ChunkPlanRequest, { stored, rowFilter: filter }: LockedTable): Promise<Omit<ChunkPlan, 'tag'>> {
+  const estimatedRows = await estimateRows(client, table, { stored, filter })
+  if (table.key.length === 0 || estimatedRows <= targetRows * TOLERANCE) return { ranges: [EVERYTHING], estimatedRows }
+  const sample = await sampleBoundaries(client, table, { stored, filter, estimatedRows, targetRows })
+  const isScattered = Math.abs(sample.correlation) < SCATTERED_CORRELATION && stored.pageCount > SCATTERED_MINIMUM_PAGES
+  const boundaries = isScattered ? everyNth(sample.boundaries, MAXIMUM_SCATTERED_RANGES - 1) : sample.boundaries
+  return { ranges: rangesBetween(boundaries), estimatedRows }
+}
+
+/** Ranges that meet at these boundaries, which must be in key order and distinct. */
+export function rangesBetween(boundaries: readonly (readonly string[])[]): readonly KeyRange[] {
+  return [...boundaries, null].map((upper, index) => ({ lower: index === 0 ? null : (boundaries[index - 1] ?? null), upper }))
+}
+
+/** At most `count` of them, evenly spread. */
+function everyNth<T>(items: readonly T[], count: number): readonly T[] {
+  if (items.length <= count) return items
+  const step = (items.length + 1) / (count + 1)
+  return items.filter((_, index) => Math.floor((index + 1) / step) > Math.floor(index / step))
+}
+
+async function estimateRows(client: SqlClient, table: TableSchema, from: { readonly stored: StoredTable; readonly filter: string | null }): Promise<number> {
+  const plan = z.object({ 'QUERY PLAN': z.array(z.object({ Plan: z.object({ 'Plan Rows': z.number() }) })) })
+  const [row] = await queryRows(client, plan, {
+    subject: `size of table ${tableKey(table)}`,
+    text: `EXPLAIN (FORMAT JSON) SELECT FROM ${from.stored.from}${where(from.filter)}`,
+  })
+  return row?.['QUERY PLAN'][0]?.Plan['Plan Rows'] ?? 0
+}
+
+interface SampleOptions {
+  readonly stored: StoredTable
+  readonly filter: string | null
+  readonly estimatedRows: number
+  readonly targetRows: number
+}
+
+interface BoundarySample {
+  readonly boundaries: readonly (readonly string[])[]
+  /** Of the order of keys with the order of pages, −1 … 1; 1 where it is not known. */
+  readonly correlation: number
+}
+
+async function sampleBoundaries(client: SqlClient, table: TableSchema, options: SampleOptions): Promise<BoundarySample> {
+  const { stored, estimatedRows, targetRows } = options
+  const rangeCount = Math.ceil(estimatedRows / targetRows)
+  const share = Math.min(
+    1,
+    Math.max(
+      (rangeCount * SAMPLED_PAGES_PER_RANGE) / Math.max(1, stored.pageCount),
+      (rangeCount * SAMPLED_ROWS_PER_RANGE) / estimatedRows,
+      MINIMUM_SAMPLED_ROWS / estimatedRows,
+    ),
+  )
+  const thinning = Math.min(1, MAXIMUM_SORTED_ROWS / (share * estimatedRows))
+  // The sample's own size tells how many rows there are, which after many changes the planner does not know.
+  const sampledRowsPerRange = Math.max(1, targetRows * share * thinning)
+  const conditions = [...(options.filter === null ? [] : [`(${options.filter})`]), ...(thinning < 1 ? [`random() < ${thinning.toFixed(6)}`] : [])]
+  const keys = table.key.map((name, index) => `${quoteIdentifier(name)} AS k${index}`).join(', ')
+  const names = table.key.map((_, index) => `k${index}`).join(', ')
+  // ctid is written (page,item), which a point is too. Pages of different partitions say nothing of each other.
+  const page = stored.isPartitioned ? 'NULL::float8' : '((ctid::text)::point)[0]'
+  const rows = await queryRows(client, z.object({ boundary: z.array(z.string()), correlation: z.number().nullable() }), {
+    subject: `key ranges of table ${tableKey(table)}`,
+    text: `
+      SELECT ARRAY[${table.key.map((_, index) => `pg_catalog.format('%s', k${index})`).join(', ')}] AS boundary, correlation
+        FROM (
+          SELECT ${names}, tile, lead(tile) OVER (ORDER BY ${names}) AS next_tile, corr(position, page) OVER () AS correlation
+            FROM (
+              SELECT ${names}, page, ntile(greatest(1, round(total / ${sampledRowsPerRange}))::int) OVER (ORDER BY ${names}) AS tile, row_number() OVER (ORDER BY ${names}) AS position
+                FROM (
+                  SELECT ${keys}, ${page} AS page, count(*) OVER ()::float8 AS total
+                    FROM ${stored.from} TABLESAMPLE SYSTEM (${(share * 100).toFixed(6)})${where(conditions.join(' AND '))}
+                ) AS sampled
+            ) AS tiled
+        ) AS bordered
+       WHERE tile <> next_tile
+       ORDER BY ${names}`,
+  })
+  return { boundaries: rows.map((row) => row.boundary), correlation: rows[0]?.correlation ?? 1 }
+}
+
+function where(condition: string | null): string {
+  return condition === null || condition === '' ? '' : ` WHERE ${condition}`
+}

@@ -1,0 +1,233 @@
+import type { Duplex } from 'node:stream'
+import type pg from 'pg'
+import { DomainError } from '../model/errors.ts'
+
+const HEADER_BYTES = 5
+const TAG_COPY_DATA = 0x64 // d
+
+/**
+ * Called for each CopyData message, `buffer[start…end)`: PostgreSQL sends one per row. The bytes may be changed, as may those before them
+ * that were handed over since {@link CopyOutOptions.onDrained}. They are valid until it, or until the promise that the call returned
+ * resolves; until then the connection is not read.
+ */
+export type OnCopyData = (buffer: Buffer, start: number, end: number) => Promise<void> | undefined
+
+type DataListener = (chunk: Buffer) => void
+
+export interface CopyOutOptions {
+  /** `COPY … TO STDOUT`. */
+  readonly sql: string
+  readonly onCopyData: OnCopyData
+  /** Called when every row that was read is handed over, before the buffer is another one and before the query ends. */
+  readonly onDrained?: () => void
+  /** Maps what the server or the socket reports. */
+  readonly mapError: (error: unknown) => DomainError
+}
+
+/**
+ * Runs a COPY and resolves with the number of rows when the server has said that it is complete. Rejects with what `onCopyData` threw, as it
+ * is (the connection is then destroyed), or with the mapped error of the server or the socket.
+ */
+export async function copyOut(client: pg.Client, options: CopyOutOptions): Promise<number> {
+  return await new Promise<number>((resolve, reject) => {
+    client.query(new CopyOutQuery(options, { resolve, reject }))
+  })
+}
+
+interface Settle {
+  readonly resolve: (rowCount: number) => void
+  readonly reject: (error: unknown) => void
+}
+
+/**
+ * A query for `pg` that takes over the socket's bytes while it runs, as `pg-copy-streams` does, because `pg`'s own parser makes three objects
+ * per row. CopyData messages are handed over where they lie; every other message is passed to `pg`, whole, so that its state stays right.
+ *
+ * States: *waiting* → (`submit`) → *attached* → (ReadyForQuery or an error) → *detached*.
+ *
+ * Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
+ */
+class CopyOutQuery {
+  readonly #options: CopyOutOptions
+  readonly #settle: Settle
+  #stream: Duplex | null = null
+  #listener: DataListener | null = null
+  /** The unread part: `#buffer[#at…#end)`. */
+  #buffer: Buffer = Buffer.alloc(0)
+  #at = 0
+  #end = 0
+  /** True where `#buffer` is ours to append to, false where it is a chunk of the socket's. */
+  #isOwn = false
+  #isWaiting = false
+  #queue: Buffer[] = []
+  #rowCount = 0
+
+  constructor(options: CopyOutOptions, settle: Settle) {
+    this.#options = options
+    this.#settle = settle
+  }
+
+  submit(connection: pg.Connection): Error | undefined {
+    const { stream } = connection
+    const listeners = stream.listeners('data')
+    const [listener] = listeners
+    if (listeners.length !== 1 || listener === undefined) return new Error('pg reads its socket in another way than expected')
+    this.#stream = stream
+    this.#listener = listener as DataListener
+    stream.removeListener('data', this.#listener)
+    stream.on('data', this.#onData)
+    connection.query(this.#options.sql)
+    return undefined
+  }
+
+  handleError(error: unknown): void {
+    this.#detach()
+    this.#settle.reject(this.#options.mapError(error))
+  }
+
+  handleCommandComplete(message: { readonly text?: string }): void {
+    const announced = /^COPY (\d+)$/.exec(message.text ?? '')?.[1]
+    if (announced === undefined || Number(announced) === this.#rowCount) return
+    this.#fail(new DomainError({ kind: 'ProtocolViolation', message: `COPY gave ${this.#rowCount} rows and announced ${announced}`, remedy: 'Report this with the server\'s version.' }))
+  }
+
+  handleReadyForQuery(): void {
+    this.#detach()
+    this.#settle.resolve(this.#rowCount)
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#isWaiting) {
+      this.#queue.push(chunk)
+      return
+    }
+    this.#append(chunk)
+    this.#process()
+    this.#keepUnread()
+  }
+
+  /** A socket that reuses its memory may read into the chunk's once it is delivered. */
+  #keepUnread(): void {
+    if (this.#isOwn || this.#at === this.#end) return
+    this.#buffer = Buffer.from(this.#buffer.subarray(this.#at, this.#end))
+    this.#end -= this.#at
+    this.#at = 0
+    this.#isOwn = true
+  }
+
+  /** Makes `chunk` the unread part, behind what was unread. */
+  #append(chunk: Buffer): void {
+    const unread = this.#end - this.#at
+    if (unread === 0) {
+      this.#buffer = chunk
+      this.#at = 0
+      this.#end = chunk.length
+      this.#isOwn = false
+      return
+    }
+    const needed = unread + chunk.length
+    if (this.#isOwn && this.#end + chunk.length <= this.#buffer.length) {
+      chunk.copy(this.#buffer, this.#end)
+      this.#end += chunk.length
+      return
+    }
+    // Room for the whole message, so that a value of many chunks is not copied for each of them.
+    const messageBytes = unread >= HEADER_BYTES ? 1 + this.#buffer.readUInt32BE(this.#at + 1) : 0
+    const target = this.#isOwn && needed <= this.#buffer.length ? this.#buffer : Buffer.allocUnsafeSlow(Math.max(2 * needed, messageBytes + chunk.length))
+    this.#buffer.copy(target, 0, this.#at, this.#end)
+    chunk.copy(target, unread)
+    this.#buffer = target
+    this.#at = 0
+    this.#end = needed
+    this.#isOwn = true
+  }
+
+  /** Hands over all whole messages; stops at a promise, to go on when it is resolved. */
+  #process(): void {
+    const listener = this.#listener
+    while (this.#end - this.#at >= HEADER_BYTES && listener !== null) {
+      const buffer = this.#buffer
+      const start = this.#at
+      const end = start + 1 + buffer.readUInt32BE(start + 1)
+      if (end > this.#end) break
+      this.#at = end
+      if (buffer[start] !== TAG_COPY_DATA) {
+        // Before the message that may end the query: after it nobody would hear of a failure.
+        if (!this.#tellDrained()) return
+        listener(buffer.subarray(start, end))
+        if (this.#isDetached()) {
+          // The query is over, and what follows is pg's. Not earlier: its parser is not reentrant.
+          if (end < this.#end) listener(this.#buffer.subarray(end, this.#end))
+          return
+        }
+        continue
+      }
+      this.#rowCount++
+      try {
+        const pending = this.#options.onCopyData(buffer, start + HEADER_BYTES, end)
+        if (pending !== undefined) {
+          this.#wait(pending)
+          return
+        }
+      } catch (error) {
+        this.#fail(error)
+        return
+      }
+    }
+    this.#tellDrained()
+  }
+
+  #tellDrained(): boolean {
+    try {
+      this.#options.onDrained?.()
+      return true
+    } catch (error) {
+      this.#fail(error)
+      return false
+    }
+  }
+
+  #wait(pending: Promise<void>): void {
+    this.#isWaiting = true
+    this.#stream?.pause()
+    pending.then(
+      () => {
+        this.#isWaiting = false
+        this.#process()
+        while (this.#queue.length > 0 && !this.#isAgainWaiting()) {
+          const chunk = this.#queue.shift()
+          if (chunk !== undefined) this.#onData(chunk)
+        }
+        if (!this.#isAgainWaiting()) this.#stream?.resume()
+      },
+      (error: unknown) => { this.#fail(error) },
+    )
+  }
+
+  #isDetached(): boolean {
+    return this.#listener === null
+  }
+
+  #isAgainWaiting(): boolean {
+    return this.#isWaiting
+  }
+
+  /** The server would go on sending: there is no other way to stop it than to end the connection. */
+  #fail(error: unknown): void {
+    const stream = this.#stream
+    this.#detach()
+    this.#settle.reject(error)
+    stream?.destroy()
+  }
+
+  #detach(): void {
+    const stream = this.#stream
+    const listener = this.#listener
+    if (stream === null || listener === null) return
+    this.#stream = null
+    this.#listener = null
+    stream.removeListener('data', this.#onData)
+    stream.on('data', listener)
+    stream.resume()
+  }
+}

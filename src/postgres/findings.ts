@@ -1,0 +1,51 @@
+import { DomainError, type ErrorKind } from '../model/errors.ts'
+import { remedyText } from '../model/remedy.ts'
+
+/** The outcome of one check of the source, for people (`doctor`) and as the error that init throws. JSON-safe. */
+export interface PreflightFinding {
+  /** What was checked: `wal_level`, `table ownership` … */
+  readonly name: string
+  readonly state: 'ok' | 'warning' | 'failure'
+  readonly message: string
+  /** What to do; null where nothing is to be done. */
+  readonly remedy: string | null
+  /** The error that a failure is; null otherwise. */
+  readonly kind: ErrorKind | null
+  /** The statements that mend it, where statements can: also part of `remedy`. */
+  readonly sql: readonly string[]
+}
+
+export interface FailureInit {
+  readonly name: string
+  readonly kind: ErrorKind
+  readonly message: string
+  readonly sql?: readonly string[]
+  /** Said on the lines before the statements, ending with a colon; or alone where there are none. */
+  readonly advice?: string
+}
+
+export function okFinding(name: string, message: string): PreflightFinding {
+  return { name, state: 'ok', message, remedy: null, kind: null, sql: [] }
+}
+
+export function warningFinding(name: string, message: string, remedy: string | null = null): PreflightFinding {
+  return { name, state: 'warning', message, remedy, kind: null, sql: [] }
+}
+
+export function failureFinding(init: FailureInit): PreflightFinding {
+  const sql = init.sql ?? []
+  return { name: init.name, state: 'failure', message: init.message, remedy: remedyText(init.advice ?? '', sql), kind: init.kind, sql }
+}
+
+/** The first failure as an error, which names the other failed checks; null where none failed. */
+export function errorOfFindings(findings: readonly PreflightFinding[]): DomainError | null {
+  const [first, ...others] = findings.filter((finding) => finding.state === 'failure')
+  if (first?.kind === undefined || first.kind === null) return null
+  const also = others.length === 0 ? '' : ` (also failing: ${[...new Set(others.map((finding) => finding.name))].join(', ')})`
+  return new DomainError({ kind: first.kind, message: `${first.message}${also}`, remedy: first.remedy ?? '' })
+}
+
+/** Up to ten names, for a message. */
+export function listNames(names: readonly string[]): string {
+  return `${names.slice(0, 10).join(', ')}${names.length > 10 ? ` and ${names.length - 10} more` : ''}`
+}

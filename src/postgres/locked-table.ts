@@ -1,0 +1,54 @@
+import { z } from 'zod'
+import { DomainError } from '../model/errors.ts'
+import type { ChangedTable } from '../model/source.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { hasShape } from '../pipeline/schema-diff.ts'
+import { describePublishedTable, describeReadableTable } from './publication.ts'
+import { execute, queryRow, quoteLiteral, type SqlClient } from './sql.ts'
+import { findStoredTable, type StoredTable } from './stored-table.ts'
+
+/** A table as the replication knows it. */
+export interface KnownTable {
+  readonly table: TableSchema
+  /** null = none: what is read is what the table has. */
+  readonly publicationName: string | null
+  /** True where the input names the table's columns: then others may come without changing its shape. */
+  readonly hasColumnList: boolean
+}
+
+/** A table that nobody can alter while the transaction lasts. */
+export interface LockedTable {
+  readonly tag: 'locked'
+  readonly stored: StoredTable
+  /** The publication's row filter as SQL, or none. */
+  readonly rowFilter: string | null
+}
+
+/**
+ * Begins a REPEATABLE READ transaction in which the table has the shape that is known. It is locked (ACCESS SHARE) **before** the snapshot is taken:
+ * otherwise an `ALTER TABLE` that rewrites the table could commit between the two, and a reader would find no row that its snapshot
+ * sees. Under that lock its shape is compared: a column that came since would be missing in rows that the stream leaves to the copy.
+ *
+ * Where it has changed, is not published or not there any more, the transaction is over again. After an error it may be open.
+ *
+ * Source: https://www.postgresql.org/docs/current/mvcc-caveats.html and
+ * https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+ */
+export async function beginWithTable(client: SqlClient, known: KnownTable): Promise<LockedTable | ChangedTable> {
+  const { table } = known
+  const subject = `table ${tableKey(table)}`
+  const stored = await findStoredTable(client, table)
+  if (stored === null) return { tag: 'changed', table: null }
+  await execute(client, { subject, text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' })
+  await execute(client, { subject, text: `LOCK TABLE ${stored.name} IN ACCESS SHARE MODE` })
+  const { isSame } = await queryRow(client, z.object({ isSame: z.boolean() }), {
+    subject,
+    text: `SELECT coalesce(to_regclass(${quoteLiteral(stored.name)})::oid = ${table.oid}, false) AS "isSame"`,
+  })
+  if (!isSame) throw new DomainError({ kind: 'SourceUnavailable', message: `${subject}: it was renamed meanwhile`, remedy: 'It is tried again.' })
+  const { publicationName } = known
+  const published = publicationName === null ? await describeReadableTable(client, table.oid) : await describePublishedTable(client, publicationName, table.oid)
+  if (published !== null && hasShape(published.table, table, known.hasColumnList)) return { tag: 'locked', stored, rowFilter: published.rowFilter }
+  await execute(client, { subject, text: 'ROLLBACK' })
+  return { tag: 'changed', table: published?.table ?? null }
+}

@@ -1,0 +1,72 @@
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import type { CatalogTable } from './catalog.ts'
+import { listNames } from './findings.ts'
+import { asPublished, type PublicationState } from './publication.ts'
+import type { SourceRequest } from './source-request.ts'
+
+export interface PublicationWarningInput {
+  readonly request: SourceRequest
+  readonly publication: PublicationState
+  readonly serverVersion: number
+  /** The requested tables with all their columns. */
+  readonly tables: readonly CatalogTable[]
+  /** By `schema.table`. */
+  readonly includeColumns: ReadonlyMap<string, readonly string[]>
+}
+
+/** Where the publication differs from what was asked for: it is used as it is (contract §4). Pure. */
+export function publicationWarnings(input: PublicationWarningInput): string[] {
+  return [...operationWarnings(input), ...scopeWarnings(input), ...tableWarnings(input)]
+}
+
+/** What of the requested tables is not sent. */
+export function tableWarnings(input: PublicationWarningInput): string[] {
+  return [...rowFilterWarnings(input), ...columnWarnings(input)]
+}
+
+function operationWarnings({ request, publication }: PublicationWarningInput): string[] {
+  const isSame = request.publish.length === publication.operations.length && request.publish.every((operation) => publication.operations.includes(operation))
+  if (isSame) return []
+  const has = publication.operations.length === 0 ? 'nothing' : publication.operations.join(', ')
+  return [`publication ${JSON.stringify(publication.name)} publishes ${has}, not ${request.publish.join(', ')}; it is used as it is`]
+}
+
+function scopeWarnings({ request, publication, tables }: PublicationWarningInput): string[] {
+  const warnings: string[] = []
+  const requested = new Set(tables.map((table) => table.oid))
+  const extra = publication.tables.filter((table) => !requested.has(table.oid)).map(tableKey)
+  if (extra.length > 0) warnings.push(`tables of publication ${JSON.stringify(publication.name)} that were not asked for stay out: ${listNames(extra)}`)
+  const isWhole = publication.isForAllTables || publication.schemas.includes(request.schemaName)
+  if (request.tableNames === null && !isWhole) {
+    warnings.push(`publication ${JSON.stringify(publication.name)} lists the present tables of schema ${JSON.stringify(request.schemaName)}; future ones are not replicated (a whole schema needs a superuser and PostgreSQL 15)`)
+  }
+  return warnings
+}
+
+function rowFilterWarnings({ publication, tables }: PublicationWarningInput): string[] {
+  const requested = new Set(tables.map((table) => table.oid))
+  return publication.tables
+    .filter((table) => table.rowFilter !== null && requested.has(table.oid))
+    .map((table) => `publication ${JSON.stringify(publication.name)} sends only rows of ${JSON.stringify(tableKey(table))} that match its filter; the copy takes the same`)
+}
+
+function columnWarnings(input: PublicationWarningInput): string[] {
+  const warnings: string[] = []
+  for (const table of input.tables) {
+    const key = JSON.stringify(tableKey(table))
+    const wanted = wantedColumns(table, input.includeColumns)
+    const sent = new Set(asPublished(table, input.publication, input.serverVersion).columns.map((column) => column.name))
+    const missing = table.columns.filter((column) => wanted.has(column.name) && !sent.has(column.name))
+    const generated = missing.filter((column) => column.isGenerated).map((column) => column.name)
+    const unlisted = missing.filter((column) => !column.isGenerated).map((column) => column.name)
+    if (generated.length > 0) warnings.push(`generated columns of ${key} are left out, as PostgreSQL does not publish them here: ${listNames(generated)}`)
+    if (unlisted.length > 0) warnings.push(`publication ${JSON.stringify(input.publication.name)} lists columns of ${key}; left out: ${listNames(unlisted)}`)
+  }
+  return warnings
+}
+
+/** Names of the columns that were asked for: all, or those included and the key. */
+export function wantedColumns(table: TableSchema, includeColumns: ReadonlyMap<string, readonly string[]>): Set<string> {
+  const include = includeColumns.get(tableKey(table))
+  return new Set(include === undefined ? table.columns.map((column) => column.name) : [...include, ...table.key])
+}

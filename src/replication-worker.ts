@@ -1,0 +1,100 @@
+import { extname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import {
+  bundleWorkflowCode,
+  DefaultLogger,
+  type LogEntry,
+  type NativeConnection,
+  Runtime,
+  Worker,
+  type WorkerOptions,
+  type WorkflowBundle,
+} from '@temporalio/worker'
+import type { Logger } from 'pino'
+import type { ActivitySet } from './activities/index.ts'
+
+/** The workflows' module, for the SDK's bundler: TypeScript as it lies in src/, JavaScript in dist/. */
+export const WORKFLOWS_PATH = fileURLToPath(new URL(`./workflows/index${extname(import.meta.url)}`, import.meta.url))
+
+/** A cancel is learned from a heartbeat's answer, and the SDK holds heartbeats back by 12 s unless told otherwise (facts 24). */
+export const HEARTBEAT_THROTTLE = '1 second'
+
+/** A commit that is under way at shutdown may end in this time; then the process goes, and the next attempt repeats it. */
+const SHUTDOWN_LIMIT = '20 seconds'
+
+export interface ReplicationWorkersOptions {
+  readonly connection: NativeConnection
+  readonly namespace: string
+  /** The workflows' own task queue first, then those of destinations that are local files. */
+  readonly taskQueues: readonly string[]
+  readonly activitySet: ActivitySet
+  readonly workflowBundle: WorkflowBundle
+}
+
+/** Bundles the workflows for the SDK's sandbox, in this process: see `bundleWorkflowsApart` for a worker that goes on for long. */
+export function bundleReplicationWorkflows(): Promise<WorkflowBundle> {
+  return bundleWorkflowCode({ workflowsPath: WORKFLOWS_PATH, logger: new DefaultLogger('ERROR') })
+}
+
+/** The workers of one process. */
+export interface ReplicationWorkers {
+  /** Polls until {@link ReplicationWorkers.shutdown}; resolves when all has drained and slots and files are let go of. */
+  run(): Promise<void>
+  /** Running slices end after their commit and answer with what they have done. Idempotent. */
+  shutdown(): void
+}
+
+/**
+ * One worker for each task queue: the first has workflows and activities, the others activities only. Throws when Temporal does not
+ * answer or the namespace is missing.
+ */
+export async function createReplicationWorkers(options: ReplicationWorkersOptions): Promise<ReplicationWorkers> {
+  const { connection, namespace, taskQueues, activitySet, workflowBundle } = options
+  const shared = {
+    connection,
+    namespace,
+    activities: activitySet.activities,
+    maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
+    // Activities are told at once; what they hold is worth no waiting.
+    shutdownGraceTime: 0,
+    shutdownForceTime: SHUTDOWN_LIMIT,
+  } satisfies Partial<WorkerOptions>
+  const workers: Worker[] = []
+  for (const [index, taskQueue] of taskQueues.entries()) {
+    workers.push(await Worker.create({ ...shared, taskQueue, ...(index === 0 ? { workflowBundle } : {}) }))
+  }
+  const shutdown = (): void => {
+    for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown()
+  }
+  return {
+    shutdown,
+    async run() {
+      // One that ends by itself (its namespace was deleted) must not leave the others polling for what nobody does.
+      const ends = await Promise.allSettled(workers.map((worker) => worker.run().finally(shutdown)))
+      await activitySet.close()
+      const failed = ends.find((end) => end.status === 'rejected')
+      if (failed !== undefined) throw failed.reason
+    },
+  }
+}
+
+/** What of the SDK's many fields says something to people. */
+const LOGGED_FIELDS = ['taskQueue', 'workflowType', 'workflowId', 'activityType', 'attempt', 'slotName'] as const
+
+/**
+ * Makes the SDK log through our logger and leave signals to us. Once in a process, before anything else of the SDK.
+ */
+export function installRuntime(logger: Logger): void {
+  const sdk = logger.child({ component: 'temporal' })
+  const log = ({ level, message, meta }: LogEntry): void => {
+    const { error } = meta ?? {}
+    const fields = Object.fromEntries(LOGGED_FIELDS.flatMap((name) => (meta !== undefined && name in meta ? [[name, meta[name]]] : [])))
+    // An activity's error has passed failures.ts, and is logged where it happens; others are told by their class and message of the SDK.
+    const entry = { ...fields, ...(error instanceof Error ? { error: { name: error.name, message: error.message } } : {}) }
+    if (level === 'ERROR') sdk.error(entry, message)
+    // The queue of a destination that is a local file has activities only, on purpose.
+    else if (level === 'WARN' && !message.startsWith('No workflows registered')) sdk.warn(entry, message)
+    else sdk.debug(entry, message)
+  }
+  Runtime.install({ logger: new DefaultLogger('INFO', log), shutdownSignals: [] })
+}

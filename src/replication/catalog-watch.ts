@@ -1,0 +1,249 @@
+import type { Batch, Departure, Destination, Fence, TableRecord, TargetColumn } from '../model/destination.ts'
+import { DomainError } from '../model/errors.ts'
+import type { Lsn } from '../model/lsn.ts'
+import { isAppendOnly } from '../model/shapes.ts'
+import type { CatalogLook, SeenColumn, SeenTable, Source } from '../model/source.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { haveOthersTheirNames } from '../pipeline/schema-diff.ts'
+import { hasOtherKey, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
+import { sameTable, stageRename, targetNameOf } from './names.ts'
+import type { TableRuntime } from './table-runtime.ts'
+
+/** A regular look comes so many times its own duration after the last one, so that very many tables do not keep the source busy. */
+const REST_PER_LOOK = 100
+
+export interface CatalogWatchOptions {
+  readonly spec: ReplicationSpec
+  readonly source: Source
+  readonly tables: ReadonlyMap<number, TableRuntime>
+  readonly appliedLsn: () => Lsn
+  /** Stages something at the place of the stream that has been read; `onApplied` is called once it is in force. False while no stream is open. */
+  readonly amend: (work: (batch: Batch) => void, onApplied: () => void) => boolean
+  readonly destination: Destination
+  readonly fence: Fence
+  /** Serialises everything that changes records. */
+  readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
+  /** Lets tables of the whole schema join. */
+  readonly adopt: (oids: readonly number[]) => Promise<void>
+  readonly warn: (warning: string) => void
+  /** It may be settled now. */
+  readonly onDone: () => void
+  /** What looking again will not mend. */
+  readonly onFailure: (error: unknown) => void
+}
+
+/** What the catalog says of a table that its record does not. */
+type Finding =
+  | { readonly tag: 'left'; readonly oid: number; readonly departure: Departure }
+  | { readonly tag: 'renamed'; readonly oid: number; readonly seen: SeenTable }
+  | { readonly tag: 'rewritten'; readonly oid: number; readonly seen: SeenTable }
+  | { readonly tag: 'rekeyed'; readonly oid: number; readonly seen: SeenTable }
+  | { readonly tag: 'stored'; readonly oid: number; readonly seen: SeenTable }
+  | { readonly tag: 'new'; readonly oid: number }
+
+interface Findings {
+  /** Past everything that they tell of. */
+  readonly lsn: Lsn
+  readonly all: readonly Finding[]
+}
+
+/**
+ * Finds out what the stream does not say: tables that were dropped, taken out of the publication, renamed without a change since, rewritten
+ * without their rows being sent, or moved into the schema with their rows. The catalog is as of now and the stream may be hours behind; so a
+ * finding counts only when everything before it has been applied **and** a second look finds the same.
+ *
+ * States: quiet → (look finds something) → waiting for the stream → (stream is there, looked again, staged) → in flight → (applied) → quiet.
+ */
+export class CatalogWatch {
+  readonly #options: CatalogWatchOptions
+  #pending: Findings | null = null
+  readonly #inFlight = new Set<number>()
+  /** Newcomers that are none of ours. */
+  readonly #ignored = new Set<number>()
+  #running: Promise<void> | null = null
+  #isClosed = false
+  #restsUntilMs = 0
+  /** Looks that are owed, and how many of them have been made. */
+  #owed = 0
+  #made = 0
+  /** Tables that had stopped when it was looked. */
+  #unseen: readonly number[] = []
+
+  constructor(options: CatalogWatchOptions) {
+    this.#options = options
+  }
+
+  /** Nothing that has been found waits, and no look is owed. */
+  get isSettled(): boolean {
+    return !this.#isOwed && this.#pending === null && this.#inFlight.size === 0 && this.#running === null
+  }
+
+  /** A regular look, unless the last one took so long that it is too early. */
+  pollRegularly(): void {
+    if (performance.now() >= this.#restsUntilMs) this.poll()
+  }
+
+  /** Polls where there is something to do now that does not wait for the next regular look. */
+  pollIfDue(): void {
+    const isDue = this.#pending === null ? this.#isOwed : this.#options.appliedLsn() >= this.#pending.lsn
+    if (isDue) this.poll()
+  }
+
+  /** Looks, or acts on what was found when its time has come. One at a time. */
+  poll(): void {
+    const { onDone, onFailure } = this.#options
+    const onError = (error: unknown): void => {
+      // Where the source is gone the stream tells; then it is looked again.
+      if (!(error instanceof DomainError && error.isRetryable)) onFailure(error)
+    }
+    this.#running ??= this.#poll()
+      .finally(() => {
+        this.#running = null
+      })
+      .then(onDone, onError)
+  }
+
+  get #isOwed(): boolean {
+    return this.#made < this.#owed || this.#unseen.some((oid) => this.#options.tables.get(oid)?.record.quarantine === null)
+  }
+
+  /** Nothing is written from now on. */
+  close(): void {
+    this.#isClosed = true
+  }
+
+  /** From now on nothing is settled until it has been looked again. */
+  oweLook(): void {
+    this.#owed++
+  }
+
+  async #poll(): Promise<void> {
+    if (this.#pending === null) {
+      this.#pending = await this.#look()
+      return
+    }
+    if (this.#options.appliedLsn() < this.#pending.lsn) return
+    const before = new Set(this.#pending.all.map(nameOf))
+    const again = await this.#look()
+    const confirmed = (again?.all ?? []).filter((finding) => before.has(nameOf(finding)))
+    await this.#act(confirmed)
+    const rest = again?.all.filter((finding) => !confirmed.includes(finding)) ?? []
+    this.#pending = again === null || rest.length === 0 ? null : { ...again, all: rest }
+  }
+
+  async #look(): Promise<Findings | null> {
+    const { source, spec, tables } = this.#options
+    const owed = this.#owed
+    const live = [...tables.values()].filter(({ record }) => record.state !== 'removed')
+    const startMs = performance.now()
+    const look = await source.look(live.map(({ record }) => record.oid), spec.tableNames === null ? spec.schemaName : null)
+    const endMs = performance.now()
+    this.#restsUntilMs = endMs + REST_PER_LOOK * (endMs - startMs)
+    this.#made = owed
+    this.#unseen = live.filter(({ record }) => record.quarantine !== null).map(({ record }) => record.oid)
+    const all = this.#compare(look, live).filter(({ oid }) => !this.#inFlight.has(oid))
+    return all.length === 0 ? null : { lsn: look.lsn, all }
+  }
+
+  #compare(look: CatalogLook, tables: readonly TableRuntime[]): readonly Finding[] {
+    const seen = new Map(look.tables.map((table) => [table.oid, table]))
+    const known = tables.flatMap((table) => this.#compareTable(table, seen.get(table.record.oid)))
+    return [...known, ...look.newcomers.filter((oid) => !this.#ignored.has(oid)).map((oid) => ({ tag: 'new', oid }) as const)]
+  }
+
+  #compareTable({ record, name }: TableRuntime, seen: SeenTable | undefined): readonly Finding[] {
+    const { oid } = record
+    // What is kept of a stopped table's changes comes first; once it has taken them it is looked at.
+    if (record.quarantine !== null) return []
+    if (seen?.isPublished !== true) return [{ tag: 'left', oid, departure: seen === undefined ? 'dropped' : 'unpublished' }]
+    if (record.state === 'failed') return []
+    const findings: Finding[] = []
+    if (!sameTable(seen, name) || !sameTable(record.target, targetNameOf(this.#options.spec, seen))) findings.push({ tag: 'renamed', oid, seen })
+    const isOther = (record.storage !== null && isRewritten(record.storage, seen.storage)) || haveOthersTheirNames(record.columns, seen.columns)
+    if (isOther) findings.push({ tag: 'rewritten', oid, seen })
+    else if (record.storage !== null && !isAppendOnly(record) && hasOtherKey(record.storage, seen.storage)) findings.push({ tag: 'rekeyed', oid, seen })
+    else if (record.storage === null || !isSameStorage(record.storage, seen.storage)) findings.push({ tag: 'stored', oid, seen })
+    return findings
+  }
+
+  async #act(findings: readonly Finding[]): Promise<void> {
+    const { source, adopt, tables, spec } = this.#options
+    const rewritten = findings.filter((finding) => finding.tag === 'rewritten' || finding.tag === 'rekeyed')
+    const rekeyed = new Set(findings.filter(({ tag }) => tag === 'rekeyed').map(({ oid }) => oid))
+    const stored = findings.filter((finding) => finding.tag === 'stored')
+    const isHistory = ({ oid }: Finding): boolean => {
+      const record = tables.get(oid)?.record
+      return record !== undefined && isAppendOnly(record)
+    }
+    const noted = [...stored, ...rewritten.filter(isHistory)].map(({ seen }) => seen)
+    if (noted.length > 0) await this.#note(noted)
+    for (const { oid } of rewritten.filter(isHistory)) this.#warnOf(oid, 'was rewritten at the source without its rows being sent: what its history holds of them stays as it was sent')
+    const schemas = await source.describeTables(rewritten.filter((finding) => !isHistory(finding)).map(({ oid }) => oid))
+    const names = findings.filter((finding) => finding.tag === 'renamed' || finding.tag === 'left')
+    const oids = [...names, ...schemas].map(({ oid }) => oid)
+    if (oids.length > 0) this.#stage(oids, (batch) => { this.#stageAll(batch, names, { schemas, rekeyed }) })
+    const newcomers = findings.filter(({ tag }) => tag === 'new').map(({ oid }) => oid)
+    if (newcomers.length === 0 || spec.tableNames !== null) return
+    await adopt(newcomers)
+    for (const oid of newcomers) if ((tables.get(oid)?.record.state ?? 'removed') === 'removed') this.#ignored.add(oid)
+  }
+
+  /** Writes what nothing in the stream changes. */
+  async #note(seen: readonly SeenTable[]): Promise<void> {
+    const { tables, destination, fence, exclusive } = this.#options
+    await exclusive(async () => {
+      // The destination may be closed by now.
+      if (this.#isClosed) return
+      for (const { oid, storage, columns } of seen) {
+        const table = tables.get(oid)
+        if (table === undefined) continue
+        const isExchanged = haveOthersTheirNames(table.record.columns, columns)
+        const record: TableRecord = { ...table.record, storage, ...(isExchanged ? { columns: numberedAnew(table.record.columns, columns) } : {}) }
+        await destination.saveTables(fence, [record])
+        if (isExchanged) table.reshape(record)
+        else table.update(record)
+      }
+    })
+  }
+
+  #stage(oids: readonly number[], work: (batch: Batch) => void): void {
+    const isStaged = this.#options.amend(work, () => {
+      for (const oid of oids) this.#inFlight.delete(oid)
+    })
+    if (isStaged) for (const oid of oids) this.#inFlight.add(oid)
+  }
+
+  #stageAll(batch: Batch, names: readonly Finding[], { schemas, rekeyed }: { readonly schemas: readonly TableSchema[]; readonly rekeyed: ReadonlySet<number> }): void {
+    const { tables, spec, warn } = this.#options
+    for (const finding of names) {
+      const table = tables.get(finding.oid)
+      if (table === undefined) continue
+      if (finding.tag === 'left') {
+        batch.remove(table.batchTable, finding.departure)
+        table.leave()
+      } else if (finding.tag === 'renamed') stageRename(batch, table, { spec, name: finding.seen, warn })
+    }
+    for (const schema of schemas) {
+      tables.get(schema.oid)?.replaceSchema(batch, schema)
+      const what = rekeyed.has(schema.oid) ? 'has another key at the source, which its changes do not tell' : 'was rewritten at the source without its rows being sent'
+      this.#warnOf(schema.oid, `${what}: it is copied again`)
+    }
+  }
+
+  #warnOf(oid: number, text: string): void {
+    const table = this.#options.tables.get(oid)
+    if (table !== undefined) this.#options.warn(`${tableKey(table.name)} ${text}`)
+  }
+}
+
+/** The columns under their names, with the attribute numbers that these have now. */
+function numberedAnew(columns: readonly TargetColumn[], present: readonly SeenColumn[]): readonly TargetColumn[] {
+  const numbers = new Map(present.map(({ name, attributeNumber }) => [name, attributeNumber]))
+  return columns.map((column) => (column.isDropped ? column : { ...column, attributeNumber: numbers.get(column.name) ?? column.attributeNumber }))
+}
+
+function nameOf(finding: Finding): string {
+  const detail = finding.tag === 'renamed' ? tableKey(finding.seen) : finding.tag === 'left' ? finding.departure : ''
+  return `${finding.tag} ${String(finding.oid)} ${detail}`
+}

@@ -1,0 +1,345 @@
+import type { Destination, PipelineKey, PipelineState } from '../model/destination.ts'
+import { DomainError } from '../model/errors.ts'
+import { formatLsn, parseLsn, ZERO_LSN } from '../model/lsn.ts'
+import type {
+  ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, ReleaseRequest, ReplicationEngine, RetryRequest,
+  SliceRequest, SliceResult, XminRequest, XminResult,
+} from '../model/replication.ts' // prettier-ignore
+import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
+import { tableKey } from '../model/table-schema.ts'
+import { differentSource } from '../postgres/check-identity.ts'
+import type { SourceCredentials } from '../postgres/credentials.ts'
+import { dropSource } from '../postgres/drop.ts'
+import { foreseeInit, initializeSource } from '../postgres/initialize.ts'
+import { readNotedDestination } from '../postgres/note-lookup.ts'
+import { preflightSource } from '../postgres/preflight.ts'
+import type { SourceRequest } from '../postgres/source-request.ts'
+import { createSource } from '../postgres/source.ts'
+import { amendmentOf } from './amendment.ts'
+import { fenceOf, requireOwner } from './owner.ts'
+import { progressOf, transactionHolders } from './progress.ts'
+import { knownNames } from './named-tables.ts'
+import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
+import { tablesToRetry, toGoOn } from './retry.ts'
+import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
+import { Spools } from './spools.ts'
+import { SlotSession } from './slot-session.ts'
+import { syncByXmin } from './xmin-engine.ts'
+import { carryOut } from './table-orders.ts'
+
+/** What the composition root gives the engine: names become connections here, and nowhere else. */
+export interface EngineDependencies extends Destinations {
+  /** Throws `InvalidInput` for an unknown name. */
+  readonly credentialsOf: (sourceName: string) => SourceCredentials
+  /** The most that a stopped table's changes may take; by default 1 GiB. */
+  readonly tableSpoolBytes?: number
+}
+
+/** Stands for a destination that is not there yet: a slot that is served into any other must not be taken. */
+const NO_DESTINATION = 'none'
+
+/** The engine of one worker process: see the contract in model/replication.ts. Sessions live from slice to slice, as a cache. */
+export function createEngine(dependencies: EngineDependencies): ReplicationEngine {
+  return new Engine(dependencies)
+}
+
+class Engine implements ReplicationEngine {
+  readonly #dependencies: EngineDependencies
+  readonly #sessions = new Map<string, SlotSession>()
+  /** Warnings of init, shown as long as this process lives; the workflow keeps them beyond. */
+  readonly #warnings = new Map<string, readonly string[]>()
+
+  constructor(dependencies: EngineDependencies) {
+    this.#dependencies = dependencies
+  }
+
+  async initialize({ spec }: InitializeRequest, context: OperationContext): Promise<InitializeResult> {
+    const key = keyOf(spec)
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    // A first look with nothing created at all; a destination that is there knows more, and is asked below.
+    if (!this.#dependencies.hasDestination(spec.destination)) {
+      await this.#requireNotServedElsewhere(spec, context)
+      await preflightSource(credentials, { ...requestOf(spec, null, null), destinationId: NO_DESTINATION })
+    }
+    const destination = await this.#dependencies.openDestination(spec.destination)
+    try {
+      const before = await destination.loadPipeline(key)
+      await requireOwner(before, context)
+      if (before?.appliedLsn == null) await this.#requireNotServedElsewhere(spec, context)
+      // Only now: a refused start changes nothing, not even for a moment.
+      await this.#closeSession(spec)
+      const inspection = await preflightSource(credentials, requestOf(spec, destination, before))
+      if (!spec.reset && before?.appliedLsn != null && inspection.slot === null) throw slotLost(spec, 'does not exist any more')
+      // What the destination refuses, too, is refused before anything is made or thrown away.
+      const foreseen = foreseeInit(inspection, requestOf(spec, destination, before))
+      await destination.check(key, registrationsOf(spec, { ...foreseen, otherTables: amendmentOf(spec, spec.reset ? null : before).removed }, before?.tables ?? []), { startsAnew: spec.reset })
+      let state = await destination.claim(key, context.owner, before?.owner ?? null)
+      if (spec.reset) {
+        await destination.dropPipeline(key, true)
+        state = await destination.claim(key, context.owner, null)
+      }
+      const gaps = spec.reset ? [] : await closeGaps({ destination, fence: fenceOf(key, state), spec, tables: state.tables, inspection })
+      if (gaps.length > 0) state = { ...state, tables: state.tables.map((table) => gaps.find(({ oid }) => oid === table.oid) ?? table) }
+      const init = await initializeSource(credentials, requestOf(spec, destination, state), {
+        onWaiting: (pids, prepared) => {
+          context.report({ activity: `creating the slot waits for transactions to end: ${transactionHolders(pids, prepared)}` })
+        },
+        signal: context.signal,
+      })
+      const fence = fenceOf(key, state)
+      const registered = await registerTables({ destination, fence, spec, init, state, look: async (oids) => lookOnce(credentials, spec, oids) })
+      const { records } = registered
+      const copiedAgain = gaps.map(({ source }) => `${tableKey(source)} was not in the publication any more: it is published again and copied anew`)
+      const warnings = [...init.warnings, ...registered.warnings, ...copiedAgain]
+      this.#warnings.set(JSON.stringify(key), warnings)
+      return {
+        slotName: spec.slotName,
+        publicationName: spec.publicationName,
+        consistentPoint: init.consistentPoint,
+        created: init.created,
+        tables: Object.fromEntries(init.tables.map((table) => [tableKey(table), { key: table.key, replicaIdentity: table.replicaIdentity }])),
+        warnings,
+        progress: progressOf(records, { appliedLsn: state.appliedLsn ?? parseLsn(init.consistentPoint), health: null, lagMs: null, warnings }),
+      }
+    } finally {
+      await destination.close()
+    }
+  }
+
+  async runSlice(request: SliceRequest, context: OperationContext): Promise<SliceResult> {
+    const name = JSON.stringify(keyOf(request.spec))
+    let session = this.#sessions.get(name)
+    if (session !== undefined && (session.isClosed || session.fence.owner !== context.owner)) {
+      if (!session.isClosed) await requireOwner({ key: keyOf(request.spec), owner: session.fence.owner }, context)
+      await session.close()
+      session = undefined
+    }
+    if (session !== undefined && !session.hasOptionsOf(request.spec)) {
+      await this.#closeSession(request.spec)
+      session = undefined
+    }
+    if (session === undefined) {
+      session = await this.#openSession(request.spec, context)
+      this.#sessions.set(name, session)
+    }
+    return session.run(request, context)
+  }
+
+  async #openSession(spec: ReplicationSpec, context: OperationContext): Promise<SlotSession> {
+    const key = keyOf(spec)
+    const source = createSource(this.#dependencies.credentialsOf(spec.source), spec.publicationName)
+    let destination: Destination | null = null
+    let spools: Spools | null = null
+    try {
+      if (!this.#dependencies.hasDestination(spec.destination)) throw await this.#missingState(spec, null)
+      destination = await this.#dependencies.openDestination(spec.destination)
+      const before = await destination.loadPipeline(key)
+      if (before?.appliedLsn == null) throw await this.#missingState(spec, destination)
+      await requireOwner(before, context)
+      requireSameSource(before, await source.identify())
+      await requireSlot(source, spec, before)
+      const state = await destination.claim(key, context.owner, before.owner)
+      const fence = fenceOf(key, state)
+      const open = destination
+      spools = new Spools(destination.spoolFolder(key), this.#dependencies.tableSpoolBytes)
+      const lost = spools.open(state.tables)
+      if (lost.length > 0) await destination.saveTables(fence, lost)
+      return new SlotSession({
+        spec,
+        source,
+        destination,
+        fence,
+        state: { ...state, tables: state.tables.map((table) => lost.find(({ oid }) => oid === table.oid) ?? table) },
+        spools,
+        adoptTable: async (schema, tables) => adoptTable({ destination: open, source, fence, spec, identity: before.identity, schema, tables, removedTables: amendmentOf(spec, before).removed }),
+        warnings: this.#warnings.get(JSON.stringify(key)) ?? [],
+      })
+    } catch (error) {
+      await source.close()
+      spools?.close()
+      await destination?.close()
+      throw error
+    }
+  }
+
+  /** The destination knows nothing of the slot: was it never initialized, or is this not the destination that the source's note names any more? */
+  async #missingState(spec: ReplicationSpec, destination: Destination | null): Promise<DomainError> {
+    const request = { ...requestOf(spec, destination, null), reset: false, destinationId: destination?.id ?? 'none' }
+    await preflightSource(this.#dependencies.credentialsOf(spec.source), request)
+    return notInitialized(spec)
+  }
+
+  async release({ spec, owner, keepClaim }: ReleaseRequest): Promise<void> {
+    if (this.#sessionOf(spec)?.fence.owner === owner) await this.#closeSession(spec)
+    if (keepClaim === true || !this.#dependencies.hasDestination(spec.destination)) return
+    await this.#withDestination(spec.destination, async (destination) => destination.release(keyOf(spec), owner))
+  }
+
+  async retryTables({ spec, owner, tableNames }: RetryRequest): Promise<void> {
+    await this.#withDestination(spec.destination, async (destination) => {
+      const key = keyOf(spec)
+      const before = await destination.loadPipeline(key)
+      if (before === null || (before.owner !== null && before.owner !== owner)) return
+      const order = { tableNames, schemaName: spec.schemaName }
+      if (tablesToRetry(before.tables, order).length === 0) return
+      await this.#closeSession(spec)
+      const state = await destination.claim(key, owner, before.owner)
+      await destination.saveTables(fenceOf(key, state), tablesToRetry(state.tables, order).map(toGoOn))
+    })
+  }
+
+  async changeTables({ spec, order }: ChangeTablesRequest, context: OperationContext): Promise<ChangeTablesResult> {
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    if (!this.#dependencies.hasDestination(spec.destination)) throw await this.#missingState(spec, null)
+    return this.#withDestination(spec.destination, async (destination) => {
+      const key = keyOf(spec)
+      const state = await destination.loadPipeline(key)
+      if (state?.appliedLsn == null) throw await this.#missingState(spec, destination)
+      await requireOwner(state, context)
+      return carryOut(order, {
+        spec,
+        credentials,
+        destination,
+        state,
+        request: requestOf(spec, destination, state),
+        context,
+        takeOver: async () => {
+          await this.#closeSession(spec)
+          const claimed = await destination.claim(key, context.owner, state.owner)
+          return { state: claimed, fence: fenceOf(key, claimed) }
+        },
+        look: async (oids) => lookOnce(credentials, spec, oids),
+      })
+    })
+  }
+
+  async drop(request: DropRequest, context: OperationContext): Promise<{ readonly dropped: readonly string[] }> {
+    const key = { source: request.source, slotName: request.slotName }
+    const credentials = this.#dependencies.credentialsOf(request.source)
+    if (!this.#dependencies.hasDestination(request.destination)) {
+      await this.#requireNotServedElsewhere(request, context)
+      return { dropped: await dropSource(credentials, request) }
+    }
+    return this.#withDestination(request.destination, async (destination) => {
+      const state = await destination.loadPipeline(key)
+      await requireOwner(state, context)
+      if (state === null) await this.#requireNotServedElsewhere(request, context)
+      requirePublication(state, request)
+      await this.#closeSession(request)
+      const dropped = [...(await dropSource(credentials, request))]
+      dropped.push(...(await destination.dropPipeline(key, request.dropDestination)))
+      return { dropped }
+    })
+  }
+
+  async syncByXmin(request: XminRequest, context: OperationContext): Promise<XminResult> {
+    return syncByXmin(this.#dependencies, request, context)
+  }
+
+  /** The slot may be served into another destination, by a workflow that is open and paused: nothing at the source shows that. */
+  async #requireNotServedElsewhere(spec: Pick<ReplicationSpec, 'source' | 'destination' | 'slotName'>, context: OperationContext): Promise<void> {
+    const key = keyOf(spec)
+    const destinationId = await readNotedDestination(this.#dependencies.credentialsOf(spec.source), spec.slotName)
+    if (destinationId === null) return
+    await requireOwner(await findPipelineElsewhere(this.#dependencies, { key, destinationId, except: spec.destination }), context)
+  }
+
+  async #withDestination<T>(name: string, work: (destination: Destination) => Promise<T>): Promise<T> {
+    const destination = await this.#dependencies.openDestination(name)
+    try {
+      return await work(destination)
+    } finally {
+      await destination.close()
+    }
+  }
+
+  #sessionOf(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): SlotSession | undefined {
+    return this.#sessions.get(JSON.stringify(keyOf(spec)))
+  }
+
+  async #closeSession(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): Promise<void> {
+    const name = JSON.stringify(keyOf(spec))
+    const session = this.#sessions.get(name)
+    this.#sessions.delete(name)
+    await session?.close()
+  }
+}
+
+async function lookOnce(credentials: SourceCredentials, spec: ReplicationSpec, oids: readonly number[]): Promise<CatalogLook> {
+  const source = createSource(credentials, spec.publicationName)
+  try {
+    return await source.look(oids, null)
+  } finally {
+    await source.close()
+  }
+}
+
+function keyOf(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): PipelineKey {
+  return { source: spec.source, slotName: spec.slotName }
+}
+
+function requestOf(spec: ReplicationSpec, destination: Destination | null, state: PipelineState | null): SourceRequest {
+  const { slotName, publicationName, schemaName, tableNames, publish, includeColumns, snapshotMode, reset } = spec
+  const { added, removed } = amendmentOf(spec, reset ? null : state)
+  return {
+    slotName,
+    publicationName,
+    schemaName,
+    tableNames,
+    publish,
+    includeColumns,
+    snapshotMode,
+    reset,
+    destinationId: destination?.id ?? null,
+    destinationHasState: state?.appliedLsn != null,
+    knownIdentity: state?.identity ?? null,
+    knownTables: knownNames(state?.tables ?? []),
+    addedTables: added,
+    removedTables: removed,
+    otherTables: [...removed, ...added],
+  }
+}
+
+/** Half of a replication would stay behind under the right name, and nobody would know of it. */
+function requirePublication(state: PipelineState | null, { slotName, publicationName }: DropRequest): void {
+  const known = state?.publicationName ?? null
+  if (known === null || known === publicationName) return
+  throw new DomainError({
+    kind: 'InvalidInput',
+    message: `slot ${slotName} is served through publication ${JSON.stringify(known)}, not ${JSON.stringify(publicationName)}: nothing was dropped`,
+    remedy: `set publicationName to ${JSON.stringify(known)}`,
+  })
+}
+
+function requireSameSource(state: PipelineState, identity: SourceIdentity): void {
+  const error = differentSource(state.identity, identity)
+  if (error !== null) throw error
+}
+
+/** The slot must not have passed what the destination holds: then changes would be missing for ever. */
+async function requireSlot(source: Source, spec: ReplicationSpec, state: PipelineState): Promise<void> {
+  const { slot } = await source.health(spec.slotName)
+  if (slot === null) throw slotLost(spec, 'does not exist any more')
+  if (slot.walStatus === 'lost') throw slotLost(spec, 'was invalidated: the server removed WAL that it needs')
+  const confirmed = slot.confirmedFlushLsn
+  const applied = state.appliedLsn ?? ZERO_LSN
+  if (confirmed === null || confirmed <= applied) return
+  throw slotLost(spec, `was made anew or read by somebody else: it stands at ${formatLsn(confirmed)}, the destination at ${formatLsn(applied)}`)
+}
+
+function slotLost(spec: ReplicationSpec, what: string): DomainError {
+  return new DomainError({
+    kind: 'SlotLost',
+    message: `replication slot ${spec.slotName} of source ${spec.source} ${what}`,
+    remedy: 'start with "reset": true: slot and tables are made anew',
+  })
+}
+
+function notInitialized(spec: ReplicationSpec): DomainError {
+  return new DomainError({
+    kind: 'InvalidInput',
+    message: `slot ${spec.slotName} of source ${spec.source} has not been initialized for destination ${spec.destination}`,
+    remedy: 'run initReplication with the same input first (syncChanges and replicate do it by themselves)',
+  })
+}

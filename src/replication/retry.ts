@@ -1,0 +1,60 @@
+import { nextGeneration, replacingOf, type TableRecord } from '../model/destination.ts'
+import { DomainError } from '../model/errors.ts'
+import { hasHistory } from '../model/shapes.ts'
+import { reloadName, tableKey } from '../model/table-schema.ts'
+import { namedTables } from './named-tables.ts'
+
+/** Which tables are meant: null = every failed one; names are spelled as users do. */
+export interface RetryOrder {
+  readonly tableNames: readonly string[] | null
+  /** Schema of names that carry none. */
+  readonly schemaName: string
+}
+
+/**
+ * The failed tables among `tables` that are told to go on. Throws `InvalidInput`, before anything is changed, where a table is named
+ * that is not replicated, or that has not failed. One that goes on already is no mistake: the order may have been carried out by an
+ * attempt whose answer was lost.
+ */
+export function tablesToRetry(tables: readonly TableRecord[], { tableNames, schemaName }: RetryOrder): readonly TableRecord[] {
+  if (tableNames === null) return tables.filter(({ state }) => state === 'failed')
+  const named = namedTables(tables, tableNames, schemaName)
+  for (const { source, state } of named) {
+    if (state !== 'streaming' && state !== 'removed') continue
+    throw new DomainError({
+      kind: 'InvalidInput',
+      message: `table ${tableKey(source)} has not failed: its state is ${state}`,
+      remedy: state === 'removed' ? 'start the replication with it in tableNames: it is copied anew' : 'leave it out; without tableNames, every failed table goes on',
+    })
+  }
+  return named.filter(({ state }) => state === 'failed')
+}
+
+/**
+ * A failed table as it goes on: with the changes that were kept since it stopped; where there are none, by a fresh copy beside the rows
+ * that readers see until it is whole.
+ */
+export function toGoOn(record: TableRecord): TableRecord {
+  return record.quarantine === null ? copiedAnew(record) : { ...record, state: 'pending', error: null }
+}
+
+/**
+ * Is it of any use to keep the changes of a table that stops with `error`? Where neither the source nor the input can mend it, they would
+ * fail for ever, and a fresh copy is right at once; but a history cannot be copied.
+ */
+export function isWorthKeeping(record: TableRecord, error: DomainError): boolean {
+  return hasHistory(record) || error.kind === 'UnrepresentableValue' || error.kind === 'SchemaChangeRefused'
+}
+
+/** A table that begins anew, by a copy beside the rows that readers see until it is whole. */
+export function copiedAnew(record: TableRecord): TableRecord {
+  const isFirstLoad = record.copy !== null && tableKey(record.copy.into) === tableKey(record.target) && record.copy.chunks.some(({ done }) => done === null)
+  const into = isFirstLoad ? record.target : reloadName(record.target)
+  return {
+    ...record,
+    state: 'pending',
+    error: null,
+    quarantine: null,
+    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...replacingOf(record) },
+  }
+}

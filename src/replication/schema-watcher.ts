@@ -1,0 +1,144 @@
+import type { Relation } from '../model/change.ts'
+import type { TableRecord } from '../model/destination.ts'
+import { DomainError } from '../model/errors.ts'
+import type { Source } from '../model/source.ts'
+import { isAppendOnly, keepsPast } from '../model/shapes.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { diffByName, diffColumns, hasShape, isInPlace, isNoChange, replicatedShape } from '../pipeline/schema-diff.ts'
+import { followName } from './names.ts'
+import type { StreamConsumer } from './stream-consumer.ts'
+import { TableRuntime } from './table-runtime.ts'
+
+export interface SchemaWatcherOptions {
+  readonly spec: ReplicationSpec
+  readonly source: Source
+  /** All tables, where names are followed; null = they are not. */
+  readonly tables: ReadonlyMap<number, TableRuntime> | null
+  readonly adoptTable: (schema: TableSchema) => Promise<TableRecord | null>
+  readonly warn: (warning: string) => void
+  /** A table was followed to a name of the stream, which may be behind the catalog. */
+  readonly onRename: () => void
+}
+
+export function schemaChangeRefused(name: string): DomainError {
+  return new DomainError({
+    kind: 'SchemaChangeRefused',
+    message: `the columns of ${name} have changed at the source, and schemaChanges is "refuse"`,
+    remedy: 'Let schemaChanges be "apply": by the update setOptions, or by a stop and a start.',
+  })
+}
+
+/** A Relation message that is not as known, the table that it is of (undefined = a new one), and where its changes are staged. */
+export interface RelationChange {
+  readonly relation: Relation
+  readonly table: TableRuntime | undefined
+  readonly consumer: StreamConsumer
+}
+
+/**
+ * Answers to Relation messages that are not as known. Columns that were added (without a value for old rows, or with one that the catalog keeps),
+ * renamed or dropped are followed at their place in the stream, told by the catalog's attribute numbers. What neither tells (a default
+ * that was computed for each row, another type, another key, two changes at once) is made right by copying the table anew in its new shape, swapped in
+ * at once; an `append` table keeps its history and goes on in place.
+ */
+export class SchemaWatcher {
+  readonly #options: SchemaWatcherOptions
+  readonly #ignored = new Set<number>()
+  #pending = 0
+
+  constructor(options: SchemaWatcherOptions) {
+    this.#options = options
+  }
+
+  /** True while the catalog is asked. */
+  get isBusy(): boolean {
+    return this.#pending > 0
+  }
+
+  /** Is there anything to find out about this message? */
+  concerns(relation: Relation, table: TableRuntime | undefined): boolean {
+    if (table !== undefined && table.record.state !== 'removed') return table.record.state !== 'failed'
+    // A table that left the whole schema may have come back.
+    return this.#options.spec.tableNames === null && !this.#ignored.has(relation.oid)
+  }
+
+  /** Asks the catalog and stages the change. Returns a table that joins the replication, or null. */
+  async resolve({ relation, table, consumer }: RelationChange): Promise<TableRuntime | null> {
+    this.#pending++
+    try {
+      const { source, spec, tables, warn } = this.#options
+      if (table !== undefined && table.record.state !== 'removed') {
+        if (tables !== null && !table.isNamed(relation)) {
+          this.#options.onRename()
+          await followName({ spec, tables, warn, name: relation, table, look: async (oids) => source.look(oids, null) }, () => consumer.batch)
+        }
+        if (table.takeRelation(relation)) return null
+      }
+      const [schema] = await source.describeTables([relation.oid])
+      if (table === undefined || table.record.state === 'removed') return await this.#adopt(relation, schema)
+      // Gone from the catalog or the publication since: what comes of it until then still fits the old shape or is of no account.
+      if (schema === undefined) {
+        warn(`${tableKey(table.name)} is not in the publication any more, or was dropped`)
+        return null
+      }
+      this.#change(table, schema, { relation, consumer })
+      return null
+    } finally {
+      this.#pending--
+    }
+  }
+
+  async #adopt(relation: Relation, schema: TableSchema | undefined): Promise<TableRuntime | null> {
+    const record = schema === undefined ? null : await this.#options.adoptTable(schema)
+    if (record === null) {
+      this.#ignored.add(relation.oid)
+      return null
+    }
+    const runtime = new TableRuntime(record)
+    runtime.takeRelation(relation)
+    return runtime
+  }
+
+  /** Lets tables join that have not changed yet. */
+  async adopt(oids: readonly number[]): Promise<readonly TableRuntime[]> {
+    const schemas = await this.#options.source.describeTables(oids)
+    const joined: TableRuntime[] = []
+    for (const schema of schemas) {
+      const record = await this.#options.adoptTable(schema)
+      if (record !== null) joined.push(new TableRuntime(record))
+    }
+    return joined
+  }
+
+  #change(table: TableRuntime, schema: TableSchema, { relation, consumer }: Pick<RelationChange, 'relation' | 'consumer'>): void {
+    const { batchTable } = table
+    const name = tableKey(table.name)
+    if (this.#options.spec.schemaChanges === 'refuse') {
+      consumer.batch.fail(batchTable, schemaChangeRefused(name))
+      return
+    }
+    const { record } = table
+    const shape = replicatedShape(record, schema)
+    const live = { columns: batchTable.columns.filter(({ isDropped }) => !isDropped), key: batchTable.key }
+    // The copy sees the catalog's shape, and with it everything that comes in an earlier one.
+    if (!table.isPastCopy(consumer.transaction) && hasShape(shape, live, record.hasColumnList)) {
+      table.takeRelationByName(relation)
+      return
+    }
+    const isAppend = isAppendOnly(record)
+    const known = { columns: batchTable.columns, key: batchTable.key }
+    const resolved = diffColumns(known, relation.columns, schema)
+    const change = isAppend ? (resolved ?? diffByName(known, relation.columns, schema)) : resolved
+    if (change !== null && table.isPastCopy(consumer.transaction) && (isAppend || isInPlace(change, known, keepsPast(record)))) {
+      if (!isNoChange(change, known)) consumer.batch.alterColumns(batchTable, change)
+      const isTaken = table.takeRelation(relation, true)
+      if (isAppend && !isTaken) table.takeRelationByName(relation)
+      if (isAppend || isTaken) return
+    }
+    if (consumer.transaction !== null) table.mustSee(consumer.transaction.xid)
+    table.takeRelationByName(relation)
+    table.replaceSchema(consumer.batch, schema)
+    this.#options.warn(`the columns of ${name} have changed: it is copied again in its new shape`)
+  }
+}

@@ -1,0 +1,464 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Destination, Fence, PipelineState, RowLookup, TableFailure, TableRecord } from '../model/destination.ts'
+import { reportOf } from '../model/errors.ts'
+import { formatLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
+import type { OperationContext, SliceRequest, SliceResult } from '../model/replication.ts'
+import type { Source, SourceHealth } from '../model/source.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
+import type { ReplicationProgress } from '../model/status.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { CatalogWatch } from './catalog-watch.ts'
+import { ChangeTally } from './change-tally.ts'
+import { Copier } from './copier.ts'
+import { swapFinishedCopies } from './finished-copies.ts'
+import { namedTables } from './named-tables.ts'
+import { progressOf, transactionHolders } from './progress.ts'
+import { RecordQueue } from './record-queue.ts'
+import type { Adopted } from './registration.ts'
+import { Replays } from './replays.ts'
+import { isWorthKeeping } from './retry.ts'
+import { SchemaWatcher } from './schema-watcher.ts'
+import { createLookup } from './source-lookup.ts'
+import { dropUnloaded, SnapshotLoader } from './snapshot-loader.ts'
+import { Spools } from './spools.ts'
+import { StreamFlow } from './stream-flow.ts'
+import { TableRuntime } from './table-runtime.ts'
+
+/** How often the server is asked for its position and the slot's. */
+const HEALTH_MS = 2_000
+const REPORT_MS = 500
+/** How soon a table that joins is copied. */
+const LOOK_FOR_COPIES_MS = 250
+/** While an LSN is waited for, the server is asked this often how far it has come. */
+const ASK_POSITION_MS = 250
+/** A slice that was idle ends this long after changes began, so that the workflow's state is never old. */
+const END_AFTER_CHANGES_MS = 1_000
+
+export interface SlotSessionOptions {
+  readonly spec: ReplicationSpec
+  readonly source: Source
+  readonly destination: Destination
+  readonly fence: Fence
+  readonly state: PipelineState
+  /** Open, one for each table with kept changes. */
+  readonly spools: Spools
+  /** Registers tables of the publication that appear in the stream (whole schema); the rest stays out. */
+  readonly adoptTable: (schema: TableSchema, tables: readonly TableRecord[]) => Promise<Adopted>
+  readonly warnings: readonly string[]
+}
+
+interface SliceOutcome {
+  readonly ended: SliceResult['ended']
+  readonly copied: Record<string, { rows: number }>
+  readonly untilLsn: string | null
+}
+
+/**
+ * One slot's data plane in this process: the stream, and copies beside it. Lives over many slices; everything that matters is in
+ * the destination, so it may be thrown away at any instant.
+ *
+ * States: idle (no slice runs: nothing is read or applied) ⇄ running (one slice) → closed. Any error closes it.
+ */
+export class SlotSession {
+  readonly #options: SlotSessionOptions
+  readonly #tables = new Map<number, TableRuntime>()
+  readonly #lookup: RowLookup
+  readonly #watcher: SchemaWatcher
+  readonly #catalog: CatalogWatch
+  readonly #warned = new Set<string>()
+  readonly #flow: StreamFlow
+  readonly #replays: Replays
+  /** A table has stopped: the stream must be read again from what is applied, that table's changes into its spool. */
+  #mustRestart = false
+  #replaying: Promise<void> = Promise.resolve()
+  #isRunning = false
+  #closing: Promise<void> | null = null
+  #health: SourceHealth | null = null
+  #activity = ''
+  #hasLoadedSnapshots = false
+  readonly #records = new RecordQueue()
+  #transactions = 0
+  #tally = new ChangeTally()
+  /** Ends the running slice with an error. */
+  #fail: (error: unknown) => void = () => void this.close()
+  /** Called when something happened that may end the slice. */
+  #wake: () => void = () => undefined
+  /** Ends the running slice early. */
+  #endSlice: () => void = () => undefined
+
+  constructor(options: SlotSessionOptions) {
+    this.#options = options
+    const { spec, source, destination, fence, state, spools } = options
+    for (const record of state.tables) {
+      const table = new TableRuntime(record)
+      table.spool = spools.of(record.oid)
+      this.#tables.set(record.oid, table)
+    }
+    this.#lookup = createLookup(source, this.#tables)
+    const tables = this.#tables
+    const warn = (warning: string): void => void this.#warned.add(warning)
+    this.#watcher = new SchemaWatcher({ spec, source, tables, adoptTable: async (schema) => this.#adopt(schema), warn, onRename: () => { this.#catalog.oweLook() } })
+    this.#flow = new StreamFlow({
+      spec,
+      source,
+      destination,
+      fence,
+      lookup: this.#lookup,
+      watcher: this.#watcher,
+      tables,
+      spools,
+      appliedLsn: state.appliedLsn ?? ZERO_LSN,
+      exclusive: async (work) => this.#records.run(work),
+      onApplied: (records, transactions) => {
+        this.#transactions += transactions
+        for (const record of records) this.#count(record)
+      },
+      onTableFailures: async (failures) => this.#stopTables(failures),
+      onMove: () => {
+        this.#catalog.pollIfDue()
+        this.#wake()
+      },
+      onFailure: (error) => { this.#fail(error) },
+    })
+    this.#replays = new Replays({
+      spec,
+      source,
+      destination,
+      fence,
+      lookup: this.#lookup,
+      flow: this.#flow,
+      tables,
+      spools,
+      // Names that the table had meanwhile may be others' by now: it is followed to its present one when it has joined.
+      newWatcher: () => new SchemaWatcher({ spec, source, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
+      exclusive: async (work) => this.#records.run(work),
+      onApplied: (record) => { this.#count(record) },
+      onActivity: (text) => { this.#activity = text },
+    })
+    this.#catalog = new CatalogWatch({
+      spec,
+      source,
+      tables,
+      appliedLsn: () => this.#flow.appliedLsn,
+      amend: (work, onApplied) => this.#flow.amend(work, onApplied),
+      destination,
+      fence,
+      exclusive: async (work) => this.#records.run(work),
+      adopt: async (oids) => {
+        for (const joined of await this.#watcher.adopt(oids)) this.#flow.replaceTable(joined)
+      },
+      warn,
+      onDone: () => { this.#wake() },
+      onFailure: (error) => { this.#fail(error) },
+    })
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== null
+  }
+
+  get fence(): Fence {
+    return this.#options.fence
+  }
+
+  /** Does it run with these options? */
+  hasOptionsOf({ targetBatchSize, flushSlot, schemaChanges }: ReplicationSpec): boolean {
+    const { spec } = this.#options
+    return spec.targetBatchSize === targetBatchSize && spec.flushSlot === flushSlot && spec.schemaChanges === schemaChanges
+  }
+
+  /** The data plane's part of the status, from what is known now. */
+  progress(): ReplicationProgress {
+    const { appliedLsn, lastCommitTimeMicros } = this.#flow
+    const isBehind = lastCommitTimeMicros > 0n && appliedLsn < (this.#health?.currentLsn ?? ZERO_LSN)
+    return progressOf([...this.#tables.values()].map(({ record }) => record), {
+      appliedLsn,
+      health: this.#health,
+      lagMs: isBehind ? Math.max(0, Date.now() - Number(lastCommitTimeMicros / 1000n)) : 0,
+      warnings: [...this.#options.warnings, ...this.#warned],
+    })
+  }
+
+  /** Runs one slice. Throws what no part of it could mend; the session is closed then. */
+  async run(request: SliceRequest, context: OperationContext): Promise<SliceResult> {
+    if (this.#isRunning || this.isClosed) throw new RangeError('a session runs one slice at a time')
+    this.#isRunning = true
+    const ended = new AbortController()
+    this.#endSlice = () => {
+      ended.abort()
+      this.#wake()
+    }
+    context.signal.addEventListener('abort', this.#endSlice, { once: true })
+    if (context.signal.aborted) ended.abort()
+    const failed = new Promise<never>((_, reject) => {
+      this.#fail = (error) => { reject(error instanceof Error ? error : new Error('unknown failure')) }
+    })
+    failed.catch(() => undefined)
+    const timers = [setInterval(() => { this.#report(context) }, REPORT_MS), setInterval(() => { this.#refresh() }, HEALTH_MS)]
+    const fromLsn = this.#flow.appliedLsn
+    this.#transactions = 0
+    this.#tally = new ChangeTally()
+    try {
+      await this.#records.run(async () => swapFinishedCopies(this.#tables.values(), this.#options))
+      const work = request.mode === 'copy' ? this.#copySlice(request, context, ended.signal) : this.#streamSlice(request, context, ended)
+      const outcome = await Promise.race([work, failed])
+      await this.#refreshHealth()
+      if (!this.#mustRestart) return this.#resultOf(outcome, fromLsn)
+      await this.close()
+      return this.#resultOf(context.signal.aborted ? outcome : { ...outcome, ended: 'time' }, fromLsn)
+    } catch (error) {
+      ended.abort()
+      await this.close()
+      throw error
+    } finally {
+      ended.abort()
+      for (const timer of timers) clearInterval(timer)
+      context.signal.removeEventListener('abort', this.#endSlice)
+      this.#isRunning = false
+      this.#wake = () => undefined
+      this.#fail = () => void this.close()
+    }
+  }
+
+  #resultOf(outcome: SliceOutcome, fromLsn: Lsn): SliceResult {
+    return {
+      progress: this.progress(),
+      ended: outcome.ended,
+      hasTablesToCopy: this.#tablesToCopy(null).length > 0,
+      transactions: this.#transactions,
+      changes: this.#tally.byTable(),
+      copied: outcome.copied,
+      fromLsn: formatLsn(fromLsn),
+      toLsn: formatLsn(this.#flow.appliedLsn),
+      untilLsn: outcome.untilLsn,
+    }
+  }
+
+  async #copySlice(request: SliceRequest, context: OperationContext, signal: AbortSignal): Promise<SliceOutcome> {
+    const wanted = this.#wantedTables(request.tableNames)
+    const kept = await this.#loadSnapshots(wanted, signal)
+    const copied = { ...kept, ...(signal.aborted ? {} : await this.#copyTables(this.#tablesToCopy(wanted), context, signal)) }
+    for (const table of this.#tables.values()) {
+      const name = tableKey(table.record.source)
+      if (table.record.state === 'streaming' && wanted?.has(table.record.oid) !== false) copied[name] ??= { rows: 0 }
+    }
+    const isDone = this.#tablesToCopy(wanted).length === 0
+    return { ended: isDone ? 'done' : signal.aborted ? 'aborted' : 'time', copied, untilLsn: request.untilLsn }
+  }
+
+  async #streamSlice(request: SliceRequest, context: OperationContext, ended: AbortController): Promise<SliceOutcome> {
+    const startMs = performance.now()
+    const untilLsn = await this.#resolveUntil(request.untilLsn)
+    // Changes go on top of the slot's own snapshot: it comes first.
+    const kept = await this.#loadSnapshots(null, ended.signal)
+    if (ended.signal.aborted) return { ended: 'aborted', copied: kept, untilLsn: untilLsn === null ? null : formatLsn(untilLsn) }
+    await this.#flow.flow(context.signal)
+    // What was done at the source while nobody looked belongs to what this slice has to reach.
+    this.#catalog.oweLook()
+    this.#catalog.pollIfDue()
+    const copying = this.#keepCopying(context, ended.signal)
+    copying.done.catch((error: unknown) => { this.#fail(error) })
+    const replaying = this.#replays.run(ended.signal)
+    this.#replaying = replaying.catch((error: unknown) => { this.#fail(error) })
+    let outcome: SliceResult['ended']
+    try {
+      outcome = await this.#untilEnd({ request, startMs, untilLsn, signal: ended.signal })
+    } finally {
+      ended.abort()
+      await this.#flow.hold()
+      await copying.done.catch(() => undefined)
+      await this.#replaying
+    }
+    // Only now: a copy whose last chunk ended the wait is counted when it returns.
+    return { ended: outcome, copied: { ...kept, ...copying.copied }, untilLsn: untilLsn === null ? null : formatLsn(untilLsn) }
+  }
+
+  async #resolveUntil(untilLsn: string | null): Promise<Lsn | null> {
+    if (untilLsn !== 'now') return untilLsn === null ? null : parseLsn(untilLsn)
+    return (await this.#options.source.health(this.#options.spec.slotName)).committedLsn
+  }
+
+  /** Waits until the slice is over: its time, its LSN, or an abort. */
+  async #untilEnd(slice: { request: SliceRequest; startMs: number; untilLsn: Lsn | null; signal: AbortSignal }): Promise<SliceResult['ended']> {
+    const { request, startMs, untilLsn, signal } = slice
+    for (;;) {
+      if (signal.aborted) return 'aborted'
+      if (untilLsn !== null && this.#hasReached(untilLsn)) return 'done'
+      const idleEndMs = startMs + request.maxIdleMs
+      const { firstChangeMs } = this.#flow
+      const busyEndMs = firstChangeMs === null ? idleEndMs : Math.max(startMs + request.maxBusyMs, firstChangeMs + END_AFTER_CHANGES_MS)
+      const remainingMs = Math.min(idleEndMs, busyEndMs) - performance.now()
+      if (remainingMs <= 0) return 'time'
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, untilLsn === null ? Math.min(remainingMs, LOOK_FOR_COPIES_MS) : ASK_POSITION_MS)
+        this.#wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+      if (untilLsn !== null) this.#flow.requestKeepalive()
+      this.#catalog.pollIfDue()
+    }
+  }
+
+  /** Everything before `untilLsn` is applied, nothing waits for a copy, and copied rows are consistent with the stream. */
+  #hasReached(untilLsn: Lsn): boolean {
+    const { appliedLsn } = this.#flow
+    if (appliedLsn < untilLsn || !this.#catalog.isSettled || this.#tablesToCopy(null).length > 0) return false
+    return [...this.#tables.values()].every((table) => table.record.state === 'failed' || (!table.needsReplay && (table.catchUpLsn === null || table.catchUpLsn <= appliedLsn)))
+  }
+
+  /** Oids of the tables that are named; null = all. Throws `InvalidInput` for one that is not replicated. */
+  #wantedTables(tableNames: readonly string[] | null): ReadonlySet<number> | null {
+    if (tableNames === null) return null
+    const live = [...this.#tables.values()].map(({ record }) => record).filter(({ state }) => state !== 'removed')
+    return new Set(namedTables(live, tableNames, this.#options.spec.schemaName).map(({ oid }) => oid))
+  }
+
+  #count(record: TableRecord): void {
+    this.#tally.add(record, this.#tables.get(record.oid)?.record ?? null)
+  }
+
+  #tablesToCopy(wanted: ReadonlySet<number> | null): readonly TableRuntime[] {
+    return [...this.#tables.values()].filter((table) => table.needsCopy && wanted?.has(table.record.oid) !== false)
+  }
+
+  /** Copies what is there to copy, and what joins later, for as long as the slice runs. */
+  #keepCopying(context: OperationContext, signal: AbortSignal): { readonly done: Promise<void>; readonly copied: Record<string, { rows: number }> } {
+    const copied: Record<string, { rows: number }> = {}
+    const loop = async (): Promise<void> => {
+      while (!signal.aborted) {
+        const waiting = this.#tablesToCopy(null)
+        if (waiting.length === 0) await sleep(LOOK_FOR_COPIES_MS, undefined, { signal }).catch(() => undefined)
+        else {
+          for (const [name, { rows }] of Object.entries(await this.#copyTables(waiting, context, signal))) copied[name] = { rows: rows + (copied[name]?.rows ?? 0) }
+          this.#wake()
+        }
+      }
+    }
+    return { done: loop(), copied }
+  }
+
+  /**
+   * Notes where tables have stopped: at what is applied. Nothing of the batch is in force, and the slot sends it again, now with these
+   * tables' changes for their spools. A table that is being copied has no place to go on from but its copy's beginning.
+   */
+  async #stopTables(failures: readonly TableFailure[]): Promise<void> {
+    this.#mustRestart = true
+    const { destination, fence } = this.#options
+    const records = failures.flatMap(({ oid, error }): TableRecord[] => {
+      const record = this.#tables.get(oid)?.record
+      if (record === undefined) return []
+      const quarantine = record.state === 'streaming' && isWorthKeeping(record, error) ? { spool: Spools.newName(oid), startOffset: 0, endOffset: 0 } : null
+      return [{ ...record, state: 'failed', error: reportOf(error), quarantine }]
+    })
+    await destination.saveTables(fence, records)
+    for (const record of records) this.#tables.get(record.oid)?.update(record)
+    this.#endSlice()
+  }
+
+  /** What is left of snapshots that were kept with the slot: see {@link SnapshotLoader}. */
+  async #loadSnapshots(wanted: ReadonlySet<number> | null, signal: AbortSignal): Promise<Record<string, { rows: number }>> {
+    const { spec, source, destination, fence } = this.#options
+    const tables = [...this.#tables.values()]
+    const isOtherMode = spec.snapshotMode !== 'persisted' && !tables.some(({ record }) => record.copy?.isKept === true && record.state === 'snapshotting')
+    if (isOtherMode && !this.#hasLoadedSnapshots) this.#hasLoadedSnapshots = await dropUnloaded(source, spec.slotName, this.#warned)
+    if (isOtherMode || this.#hasLoadedSnapshots) return {}
+    const loader = new SnapshotLoader({
+      source,
+      destination,
+      fence,
+      slotName: spec.slotName,
+      lookup: this.#lookup,
+      appliedLsn: this.#flow.appliedLsn,
+      exclusive: async (work) => this.#records.run(work),
+      onActivity: (text) => { this.#activity = text },
+      warn: (warning) => void this.#warned.add(warning),
+    })
+    try {
+      const isOther = ({ record }: TableRuntime): boolean => wanted?.has(record.oid) === false
+      await loader.run(tables.filter((table) => !isOther(table)), tables.filter(isOther), signal)
+      this.#hasLoadedSnapshots = wanted === null && !signal.aborted
+    } finally {
+      this.#activity = ''
+    }
+    return loader.copied
+  }
+
+  async #copyTables(tables: readonly TableRuntime[], context: OperationContext, signal: AbortSignal): Promise<Record<string, { rows: number }>> {
+    const { source, destination, fence } = this.#options
+    const copier = new Copier({
+      source,
+      destination,
+      fence,
+      lookup: this.#lookup,
+      signal,
+      exclusive: async (work) => this.#records.run(work),
+      onActivity: (text) => {
+        this.#activity = text
+      },
+      refusesSchemaChanges: this.#options.spec.schemaChanges === 'refuse',
+      appliedLsn: () => this.#flow.appliedLsn,
+      onWaiting: (pids, prepared) => {
+        this.#activity = `the copy waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`
+        this.#report(context)
+      },
+    })
+    try {
+      await copier.run(tables)
+    } catch (error) {
+      if (!signal.aborted) throw error
+    } finally {
+      this.#activity = ''
+    }
+    return Object.fromEntries([...copier.copied].map(([name, rows]) => [name, { rows }]))
+  }
+
+  #refresh(): void {
+    void this.#refreshHealth()
+    if (this.#flow.isFlowing) this.#catalog.pollRegularly()
+  }
+
+  /** A table joins; others may have given way to it. */
+  async #adopt(schema: TableSchema): Promise<TableRecord | null> {
+    return this.#records.run(async () => {
+      if (this.isClosed) return null
+      const { record, others, warning } = await this.#options.adoptTable(schema, [...this.#tables.values()].map((table) => table.record))
+      for (const other of others) this.#tables.get(other.oid)?.follow(other)
+      if (warning !== null) this.#warned.add(warning)
+      return record
+    })
+  }
+
+  async #refreshHealth(): Promise<void> {
+    try {
+      this.#health = await this.#options.source.health(this.#options.spec.slotName)
+    } catch {
+      // The stream tells when the source is gone; figures may be old until then.
+    }
+  }
+
+  #report(context: OperationContext): void {
+    const activity = this.#activity === '' ? `streaming, applied to ${formatLsn(this.#flow.appliedLsn)}` : this.#activity
+    context.report({ activity, progress: this.progress() })
+  }
+
+  /** Lets go of slot and files. What was committed stays; what was staged is read again from the slot. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing ??= this.#close()
+    await this.#closing
+  }
+
+  async #close(): Promise<void> {
+    this.#endSlice()
+    this.#catalog.close()
+    await this.#flow.close()
+    await this.#replaying
+    await this.#records.settled()
+    this.#flow.discard()
+    await this.#replays.close()
+    this.#options.spools.close()
+    await this.#options.source.close().catch(() => undefined)
+    await this.#options.destination.close()
+  }
+}

@@ -1,0 +1,105 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { NativeConnection } from '@temporalio/worker'
+import { pino, type Logger } from 'pino'
+import { safeStack } from './activities/failures.ts'
+import { composeActivities } from './composition.ts'
+import { type Config, loadConfig, taskQueuesOf } from './config.ts'
+import { reportText } from './model/error-report.ts'
+import { DomainError } from './model/errors.ts'
+import { createReplicationWorkers, installRuntime, type ReplicationWorkers } from './replication-worker.ts'
+import { connectWorker, readTemporalSettings, type TemporalSettings } from './temporal-connection.ts'
+import { bundleWorkflowsApart } from './workflow-bundle.ts'
+
+const MAX_CONNECT_PAUSE_MS = 10_000
+
+interface Running {
+  readonly connection: NativeConnection
+  readonly workers: ReplicationWorkers
+}
+
+/**
+ * `npm start`: the composition root. Reads the configuration, waits for Temporal for as long as it takes, polls, and says `worker ready`
+ * on stdout; logs go to stderr as JSON lines (`LOG_LEVEL`, default info). Whatever sources and destinations are doing, it starts.
+ *
+ * SIGTERM and SIGINT drain (running slices end after their commit) and exit 0; a second one exits at once.
+ */
+async function main(): Promise<void> {
+  const logger = pino({ level: process.env['LOG_LEVEL'] ?? 'info', base: null }, pino.destination({ dest: 2, sync: true }))
+  const stopping = stopOnSignals(logger)
+  const config = loadConfig({ env: process.env })
+  const settings = readTemporalSettings(process.env)
+  installRuntime(logger)
+  const running = await start(config, { settings, logger, signal: stopping })
+  if (running === null) return
+  const { workers, connection } = running
+  stopping.addEventListener('abort', () => {
+    workers.shutdown()
+  })
+  const end = workers.run()
+  if (stopping.aborted) workers.shutdown()
+  else console.log(`worker ready: task queues ${taskQueuesOf(config).join(', ')}; namespace ${settings.namespace} at ${settings.address}`)
+  try {
+    await end
+  } catch (error) {
+    if (!stopping.aborted) throw error
+    logger.warn({ error: nameOf(error) }, 'not everything ended in time; the next worker goes on from what was committed')
+  }
+  await connection.close().catch(() => undefined)
+  logger.info('worker stopped')
+}
+
+/** Tries until Temporal answers. Null when it was told to stop meanwhile. */
+async function start(
+  config: Config,
+  { settings, logger, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly signal: AbortSignal },
+): Promise<Running | null> {
+  const workflowBundle = await bundleWorkflowsApart()
+  const activitySet = composeActivities({ config, logger })
+  const { namespace, address } = settings
+  for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {
+    let connection: NativeConnection | null = null
+    try {
+      connection = await connectWorker(settings)
+      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(config), activitySet, workflowBundle })
+      return { connection, workers }
+    } catch (error) {
+      await connection?.close().catch(() => undefined)
+      logger.warn({ address, namespace, error: nameOf(error) }, `no Temporal at ${address} with namespace ${namespace}; trying again in ${pauseMs / 1_000} s`)
+      await sleep(pauseMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+  return null
+}
+
+function stopOnSignals(logger: Logger): AbortSignal {
+  const stopping = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stopping.signal.aborted) process.exit(1)
+      logger.info({ signal }, 'draining; a second signal ends at once')
+      stopping.abort()
+    })
+  }
+  process.on('unhandledRejection', (error) => {
+    // Node's own report would print the message, which may hold anything.
+    logger.fatal({ error: nameOf(error), stack: safeStack(error) }, 'an error that nobody handled; the worker ends')
+    process.exit(1)
+  })
+  return stopping.signal
+}
+
+/** Class and, for Temporal's own errors, the text: it names address or namespace. */
+function nameOf(error: unknown): Record<string, unknown> {
+  if (!(error instanceof Error)) return { name: 'error' }
+  const isTemporals = ['TransportError', 'TemporalUnavailable', 'GracefulShutdownPeriodExpiredError'].includes(error.name)
+  return { name: error.name, ...(isTemporals ? { message: error.message } : {}) }
+}
+
+try {
+  await main()
+  process.exit(0)
+} catch (error) {
+  const isOurs = error instanceof DomainError
+  console.error(isOurs ? `${error.kind}: ${reportText(error)}` : `the worker ended: ${error instanceof Error ? `${error.name}\n${safeStack(error)}` : 'error'}`)
+  process.exit(1)
+}

@@ -1,0 +1,52 @@
+import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow'
+import type { EmptyInput, RemoveTablesInput, RetryFailedInput, SetOptionsInput, TablesInput } from '../model/spec.ts'
+import type { ReplicationStatus } from '../model/status.ts'
+
+/** Query `status` of a `replicate` workflow. */
+export const statusQuery = defineQuery<ReplicationStatus>('status')
+
+/** Holds the stream after the running commit; the position, the slot and the claim are kept. Pausing what is paused succeeds. */
+export const pauseUpdate = defineUpdate<ReplicationStatus, [input: EmptyInput]>('pause')
+
+/** Goes on exactly where `pause` held. Resuming what runs succeeds. */
+export const resumeUpdate = defineUpdate<ReplicationStatus, [input: EmptyInput]>('resume')
+
+/** Goes on where a table, or the whole replication, stopped at an error; where a fault is being retried, at once. */
+export const retryFailedUpdate = defineUpdate<ReplicationStatus, [input: RetryFailedInput]>('retryFailed')
+
+/** Replicates more tables, beside those that go on. Answers once they are `pending`; adding what is replicated already succeeds. */
+export const addTablesUpdate = defineUpdate<ReplicationStatus, [input: TablesInput]>('addTables')
+
+/** Takes tables out of publication and replication; their rows stay, unless `dropDestination`. */
+export const removeTablesUpdate = defineUpdate<ReplicationStatus, [input: RemoveTablesInput]>('removeTables')
+
+/** Copies tables anew beside the rows that readers see, and swaps them in at once. Answers once they are `pending`. */
+export const resyncTablesUpdate = defineUpdate<ReplicationStatus, [input: TablesInput]>('resyncTables')
+
+/** Changes options of the running replication, until it ends. Answers once nothing runs with the former ones any more. */
+export const setOptionsUpdate = defineUpdate<ReplicationStatus, [input: SetOptionsInput]>('setOptions')
+
+/** Ends the workflow COMPLETED after the running commit, from any phase, with the slot let go of. */
+export const stopUpdate = defineUpdate<ReplicationStatus, [input: EmptyInput]>('stop')
+
+/** The same as update `stop`, for tools without updates. */
+export const stopSignal = defineSignal('stop')
+
+/** What the UI shows of each message. */
+export const MESSAGE_DESCRIPTIONS = {
+  status: 'Phase, position, lag, and every table with its state and counts. Takes nothing.',
+  pause: 'Hold after the running commit and keep the position; answers when nothing is written any more. Input: {}',
+  resume: 'Go on exactly where pause held. Input: {}',
+  retryFailed: 'Go on where a table or the replication stopped at an error. Input: {"tableNames": ["schema.table"]}, or {} for all',
+  addTables: 'Replicate more tables, beside those that go on; answers once they wait for their copy. Input: {"tableNames": ["schema.table"]}',
+  removeTables: 'Stop replicating tables; their rows stay unless dropDestination is true. Input: {"tableNames": ["schema.table"], "dropDestination": false}',
+  resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}',
+  setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply"}',
+  stop: 'End this workflow (COMPLETED) after the running commit and let go of the slot; a later start goes on exactly. Input: {}',
+} as const
+
+/** Updates of the contract that this version refuses, so that nobody believes that they had an effect. */
+export const FUTURE_UPDATES = {
+  approveSchemaChange: 'Let a table go on that waits at a schema change. Not yet supported. Input: {"table": "schema.table"}',
+  recover: 'Make a new slot after SlotLost. Not yet supported. Input: {}',
+} as const satisfies Record<string, string>

@@ -1,0 +1,170 @@
+import { condition, defineUpdate, setHandler } from '@temporalio/workflow'
+import { DomainError } from '../model/errors.ts'
+import type { TablesOrder } from '../model/replication.ts'
+import { type InputOrigin, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput, refuseNotYetSupported } from '../model/spec-parse.ts'
+import type { RetryFailedInput, RunningOptions, SetOptionsInput } from '../model/spec.ts'
+import type { ReplicationStatus } from '../model/status.ts'
+import { failureOf } from './failures.ts'
+import {
+  FUTURE_UPDATES,
+  MESSAGE_DESCRIPTIONS,
+  pauseUpdate,
+  resumeUpdate,
+  retryFailedUpdate,
+  setOptionsUpdate,
+  statusQuery,
+  stopSignal,
+  stopUpdate,
+} from './messages.ts'
+import { hasSomethingToRetry, nextStep, onOptions, onPause, onResume, onRetry, onStopRequested } from './replicate-state.ts'
+import type { ReplicateRun } from './replicate-run.ts'
+import { parseUpdateInput } from './run-input.ts'
+
+/**
+ * Registers query, updates and signal of a `replicate` run, before anything is awaited, so that none is lost when it starts or continues
+ * as new. Tools that send no argument at all are answered as if it were `{}`. A validator changes nothing, and what it rejects Temporal does not store; every answer is the status.
+ */
+export function registerHandlers(run: ReplicateRun): void {
+  setHandler(statusQuery, () => run.status, { description: MESSAGE_DESCRIPTIONS.status })
+
+  setHandler(pauseUpdate, () => pause(run), {
+    description: MESSAGE_DESCRIPTIONS.pause,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('pause', args, parseEmptyInput)
+      refuseAtEnd(run)
+    },
+  })
+  setHandler(resumeUpdate, () => resume(run), {
+    description: MESSAGE_DESCRIPTIONS.resume,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('resume', args, parseEmptyInput)
+      refuseAtEnd(run)
+      if (run.state.failure !== null && !run.state.isPauseRequested) {
+        throw refusal('the replication has failed; it is not paused', 'mend what lastError names, then update retryFailed goes on')
+      }
+    },
+  })
+  setHandler(retryFailedUpdate, (input: RetryFailedInput) => retryFailed(run, input), {
+    description: MESSAGE_DESCRIPTIONS.retryFailed,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('retryFailed', args, parseRetryInput)
+      refuseAtEnd(run)
+    },
+  })
+  setHandler(stopUpdate, () => stop(run), {
+    description: MESSAGE_DESCRIPTIONS.stop,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('stop', args, parseEmptyInput)
+    },
+  })
+  setHandler(
+    stopSignal,
+    () => {
+      requestStop(run)
+    },
+    { description: MESSAGE_DESCRIPTIONS.stop },
+  )
+  registerOrder(run, 'addTables', (input, origin) => ({ tag: 'add', tableNames: parseTablesInput(input, origin) }))
+  registerOrder(run, 'removeTables', (input, origin) => ({ tag: 'remove', ...parseRemoveInput(input, origin) }))
+  registerOrder(run, 'resyncTables', (input, origin) => ({ tag: 'resync', tableNames: parseTablesInput(input, origin) }))
+  setHandler(setOptionsUpdate, (input: SetOptionsInput) => setOptions(run, parseUpdateInput('setOptions', [input], parseOptionsInput)), {
+    description: MESSAGE_DESCRIPTIONS.setOptions,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('setOptions', args, parseOptionsInput)
+      refuseAtEnd(run)
+    },
+  })
+  registerFutureUpdates(run)
+}
+
+/** In force when what began with the former options has ended. */
+async function setOptions(run: ReplicateRun, options: RunningOptions): Promise<ReplicationStatus> {
+  const { attemptCount } = run
+  const isBusy = run.state.isBusy
+  run.change(onOptions(run.state, options))
+  run.interrupt()
+  await condition(() => !isBusy || run.attemptCount > attemptCount || run.state.isStopped)
+  return run.status
+}
+
+/** An update that orders something for tables. */
+function registerOrder(run: ReplicateRun, update: 'addTables' | 'removeTables' | 'resyncTables', parse: (input: unknown, origin: InputOrigin) => TablesOrder): void {
+  setHandler(defineUpdate<ReplicationStatus, [input: unknown]>(update), (input: unknown) => carryOut(run, parseUpdateInput(update, [input], parse)), {
+    description: MESSAGE_DESCRIPTIONS[update],
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput(update, args, parse)
+      refuseAtEnd(run)
+    },
+  })
+}
+
+/** Answers once the order is in force. Fails where it is refused, and where the replication ends before its turn. */
+async function carryOut(run: ReplicateRun, order: TablesOrder): Promise<ReplicationStatus> {
+  const id = run.order(order)
+  await condition(() => !run.isOrderPending(id) || run.state.isStopped)
+  if (run.isOrderPending(id)) throw refusal('the replication has ended before the order was carried out', 'start it again, then give the order again')
+  const refused = run.takeRefusal(id)
+  if (refused !== null) throw failureOf(refused)
+  return run.status
+}
+
+function registerFutureUpdates(run: ReplicateRun): void {
+  for (const [name, description] of Object.entries(FUTURE_UPDATES)) {
+    setHandler(defineUpdate<ReplicationStatus, [input: unknown]>(name), () => run.status, {
+      description,
+      validator: (...args: readonly unknown[]) => parseUpdateInput(name, args, (given, origin) => refuseNotYetSupported(origin.of, given, origin)),
+    })
+  }
+}
+
+/** In force when no activity runs any more. */
+async function pause(run: ReplicateRun): Promise<ReplicationStatus> {
+  run.change(onPause(run.state))
+  run.interrupt()
+  await condition(() => !run.state.isBusy || !run.state.isPauseRequested || run.state.isStopped)
+  return run.status
+}
+
+function resume(run: ReplicateRun): ReplicationStatus {
+  if (run.state.isPauseRequested || run.state.isBackingOff) run.change(onResume(run.state))
+  return run.status
+}
+
+/**
+ * Answers when the order was carried out or a new attempt has ended; while paused, or where it fails again, the status says so and the
+ * order stands for later. Fails where the engine refuses it (no such table).
+ */
+async function retryFailed(run: ReplicateRun, input: RetryFailedInput): Promise<ReplicationStatus> {
+  const tableNames = parseUpdateInput('retryFailed', [input], parseRetryInput)
+  if (tableNames === null && !hasSomethingToRetry(run.state)) return run.status
+  run.change(onRetry(run.state, tableNames))
+  run.interrupt()
+  const isInterrupted = run.state.isBusy
+  const { attemptCount, refusal: earlier } = run
+  await condition(() => {
+    const { state } = run
+    const isTried = run.attemptCount > attemptCount + (isInterrupted ? 1 : 0)
+    return state.isStopped || (!state.isBusy && nextStep(state).tag === 'wait') || state.pendingRetry === null || (isTried && state.isBackingOff)
+  })
+  if (run.refusal !== null && run.refusal !== earlier) throw failureOf(run.refusal)
+  return run.status
+}
+
+async function stop(run: ReplicateRun): Promise<ReplicationStatus> {
+  requestStop(run)
+  await condition(() => run.state.isStopped)
+  return run.status
+}
+
+function requestStop(run: ReplicateRun): void {
+  run.change(onStopRequested(run.state))
+  run.interrupt()
+}
+
+function refuseAtEnd(run: ReplicateRun): void {
+  if (run.state.isStopRequested) throw refusal('the replication is being stopped', 'start it again: it goes on exactly')
+}
+
+function refusal(message: string, remedy: string): Error {
+  return failureOf(new DomainError({ kind: 'InvalidInput', message, remedy }))
+}

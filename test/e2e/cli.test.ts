@@ -1,0 +1,287 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest'
+
+import { documentOf, run } from '../support/command-line.ts'
+import { FakeEngine } from '../support/fake-engine.ts'
+import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
+
+const SPEC = ['--slot', 'shop_slot', '--publication', 'shop_publication', '--tables', 'orders,items']
+const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url))
+
+let harness: WorkflowHarness
+let engine: FakeEngine
+let worker: TestWorker
+let directory: string
+let counter = 0
+let id: string
+
+beforeAll(async () => {
+  harness = await WorkflowHarness.open(inject('temporalAddress'))
+})
+afterAll(async () => {
+  await harness.close()
+})
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'cli-'))
+  id = `${harness.taskQueue}-${++counter}`
+  vi.stubEnv('TEMPORAL_ADDRESS', inject('temporalAddress'))
+  vi.stubEnv('TEMPORAL_NAMESPACE', 'default')
+  vi.stubEnv('REPLICATION_TASK_QUEUE', harness.taskQueue)
+  vi.stubEnv('REPLICATION_CONFIG', join(directory, 'replication.toml'))
+  vi.stubEnv('TEMPORAL_UI_URL', 'http://ui.example/')
+  engine = new FakeEngine()
+  worker = await harness.start(engine)
+})
+afterEach(async () => {
+  await harness.terminateAll()
+  await worker.stop()
+  rmSync(directory, { recursive: true, force: true })
+})
+
+/** Runs a verb with `--json` that must succeed, and returns its document. */
+async function json(...args: readonly string[]): Promise<unknown> {
+  const outcome = await run(...args, '--json')
+  expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
+  return documentOf(outcome)
+}
+
+/** Runs a verb with `--json` that must fail, and returns its error. */
+async function failure(...args: readonly string[]): Promise<unknown> {
+  const outcome = await run(...args, '--json')
+  expect([outcome.exitCode, outcome.stdout]).toEqual([1, outcome.stdout])
+  return documentOf(outcome)
+}
+
+const matching = (pattern: RegExp): unknown => expect.stringMatching(pattern)
+const error = (type: string, message: RegExp): unknown => ({ error: { type, message: matching(message), remedy: matching(/./) } })
+
+async function untilPhase(phase: string): Promise<unknown> {
+  return await until(
+    async () => await json('status', id),
+    (status) => typeof status === 'object' && status !== null && 'phase' in status && status.phase === phase,
+  )
+}
+
+describe('a replication by the command line', () => {
+  it('is started, shown, paused, resumed, retried and stopped', async () => {
+    expect(await json('start', id, ...SPEC)).toEqual({
+      workflowId: id,
+      runId: matching(/^[0-9a-f-]{36}$/),
+      uiLink: matching(new RegExp(`^http://ui\\.example/namespaces/default/workflows/${id}/[0-9a-f-]{36}/history$`)),
+    })
+    const status = await untilPhase('streaming')
+    expect(status).toMatchObject({
+      slotName: 'shop_slot',
+      publicationName: 'shop_publication',
+      appliedLsn: matching(/^0\/[0-9A-F]+$/),
+      tables: { 'public.orders': { state: 'streaming', snapshotRows: 10 } },
+    })
+    expect(await json('pause', id)).toMatchObject({ phase: 'paused' })
+    expect(await json('resume', id)).toMatchObject({ slotName: 'shop_slot' })
+    await untilPhase('streaming')
+    expect(await json('retry', id, '--tables', 'orders')).toMatchObject({ slotName: 'shop_slot' })
+    expect(engine.namesOf('retryTables').at(-1)?.detail).toEqual(['orders'])
+    const text = await run('status', id)
+    expect(text.stdout).toMatch(new RegExp(`${id}: streaming`))
+    expect(text.stdout).toMatch(/public\.orders +│ streaming/)
+    expect(await json('stop', id)).toMatchObject({ phase: 'stopped' })
+    // Its result: no worker is asked.
+    await worker.stop()
+    expect(await json('status', id)).toMatchObject({ phase: 'stopped' })
+  })
+
+  it('gives the workflow its input as it was typed, options over --input', async () => {
+    const input = join(directory, 'input.json')
+    writeFileSync(input, JSON.stringify({ slotName: 'shop_slot', publicationName: 'of_the_file', targetBatchSize: 5 }))
+    await json('start', id, '--input', `@${input}`, '--publication', 'of_the_option', '--flush-slot', 'false')
+    expect(await untilPhase('streaming')).toMatchObject({ publicationName: 'of_the_option' })
+  })
+
+  it('is not started twice under one id', async () => {
+    await json('start', id, ...SPEC)
+    expect(await failure('start', id, ...SPEC)).toEqual(error('AlreadyReplicating', /already running/))
+  })
+
+  it('is listed while it is open, and found without its id where it is the only one', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    const all = await until(
+      async () => await json('status'),
+      (list) => JSON.stringify(list).includes(id),
+    )
+    expect(all).toEqual(expect.arrayContaining([expect.objectContaining({ workflowId: id, status: expect.objectContaining({ phase: 'streaming' }) as unknown })]))
+    expect((await run('status')).stdout).toMatch(new RegExp(`${id} +│ streaming`))
+  })
+
+  it('shows what the running activity says between two answers of the workflow', async () => {
+    engine.maxSliceMs = 60_000
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    const text = await until(
+      async () => (await run('status', id)).stdout,
+      (shown) => shown.includes('(claimed)'),
+    )
+    expect(text).toContain('a warning of the stream')
+  })
+
+  it('shows the failure of one that failed', async () => {
+    await harness.client.workflow.start('replicate', { workflowId: id, taskQueue: harness.taskQueue, args: [{ slotName: 'Bad Name', publicationName: 'p' }] })
+    await harness.client.workflow.getHandle(id).result().catch(() => undefined)
+    expect(await failure('status', id)).toEqual(error('InvalidInput', /slotName/))
+  })
+
+  it('adds, removes and copies tables anew', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    expect(await json('add', id, '--tables', 'more,others')).toMatchObject({ tables: { 'public.more': { state: 'pending' }, 'public.others': { state: 'pending' } } })
+    expect(await json('resync', id, '--tables', 'orders')).toMatchObject({ tables: { 'public.orders': { state: 'pending' } } })
+    const removed = await run('remove', id, '--tables', 'more', '--drop-destination')
+    expect([removed.exitCode, removed.stderr]).toEqual([0, ''])
+    expect(removed.stdout).toMatch(/public\.more +│ removed/)
+    expect(engine.namesOf('changeTables').map(({ detail }) => detail)).toEqual([
+      { tag: 'add', tableNames: ['more', 'others'] },
+      { tag: 'resync', tableNames: ['orders'] },
+      { tag: 'remove', tableNames: ['more'], dropDestination: true },
+    ])
+    expect(await failure('add', id, '--tables', 'nowhere')).toEqual(error('InvalidInput', /there is no table nowhere/))
+    expect((await run('add', id)).exitCode).toBe(2)
+  })
+
+  it('refuses recover as not yet supported', async () => {
+    await json('start', id, ...SPEC)
+    expect(await failure('recover', id)).toEqual(error('InvalidInput', /not yet supported/))
+  })
+
+  it('refuses verify as not yet supported', async () => {
+    expect(await failure('verify', ...SPEC)).toEqual(error('InvalidInput', /not yet supported/))
+  })
+
+  it('names a workflow that does not exist', async () => {
+    for (const verb of ['status', 'pause', 'drop']) {
+      expect([verb, await failure(verb, `${id}-none`)]).toEqual([verb, error('WorkflowNotFound', new RegExp(`${id}-none`))])
+    }
+  })
+
+  it('says that a stopped one is not open any more', async () => {
+    await json('start', id, ...SPEC)
+    await json('stop', id)
+    expect(await failure('pause', id)).toEqual(error('WorkflowNotFound', /is open/))
+  })
+
+  it('says that no worker answers', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    await worker.stop()
+    expect(await failure('pause', id, '--timeout', '1')).toEqual(error('WorkerUnavailable', /worker/))
+    expect(await failure('status', id)).toEqual(error('WorkerUnavailable', /worker/))
+    vi.stubEnv('REPLICATION_TASK_QUEUE', `${harness.taskQueue}-other`)
+    expect(await failure('drop', id, '--confirm', 'shop_slot')).toEqual(error('WorkerUnavailable', /-other/))
+    expect((await run('start', `${id}-b`, ...SPEC)).stdout).toContain('no worker polls')
+    await harness.client.workflow.getHandle(`${id}-b`).terminate()
+  })
+})
+
+describe('drop', () => {
+  it('asks for confirmation, and drops what the workflow was started with', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    await json('stop', id)
+    const unconfirmed = await run('drop', id, '--json')
+    expect(unconfirmed.exitCode).toBe(2)
+    expect(documentOf(unconfirmed)).toEqual(error('Usage', /drops slot shop_slot/))
+    expect(await failure('drop', id, '--confirm', 'other')).toEqual(error('InvalidInput', /confirm/))
+    expect(engine.namesOf('drop')).toEqual([])
+    expect(await json('drop', id, '--confirm', 'shop_slot', '--drop-destination')).toEqual({ dropped: ['slot shop_slot', 'publication shop_publication'] })
+    expect(engine.namesOf('drop')[0]?.detail).toMatchObject({ slotName: 'shop_slot', dropDestination: true })
+  })
+})
+
+describe('schedule', () => {
+  it('is made, listed, changed, paused, triggered and deleted', async () => {
+    const made = await json('schedule', 'create', id, ...SPEC, '--every', '1h', '--paused')
+    expect(made).toMatchObject({
+      ...{ scheduleId: id, paused: true, everyMs: 3_600_000, overlap: 'SKIP', catchupWindowMs: 600_000, workflowType: 'syncChanges' },
+      input: { slotName: 'shop_slot', tableNames: ['orders', 'items'] },
+    })
+    expect(await failure('schedule', 'create', id, ...SPEC, '--every', '1h')).toEqual(error('AlreadyScheduled', /already/))
+    await until(
+      async () => await json('schedule', 'list'),
+      (list) => JSON.stringify(list).includes(id),
+    )
+    expect(await json('schedule', 'update', id, '--cron', '0 3 * * *', '--target-batch-size', '7')).toMatchObject({
+      ...{ paused: true, everyMs: null, catchupWindowMs: 600_000, overlap: 'SKIP' },
+      input: { slotName: 'shop_slot', targetBatchSize: 7 },
+    })
+    expect(await json('schedule', 'unpause', id)).toMatchObject({ paused: false })
+    expect(await json('schedule', 'pause', id)).toMatchObject({ paused: true })
+    await json('schedule', 'trigger', id)
+    await until(
+      async () => await json('schedule', 'show', id),
+      (shown) => JSON.stringify(shown).includes('"recent":[{'),
+    )
+    await until(
+      async () => engine.namesOf('slice').length,
+      (slices) => slices > 0,
+    )
+    expect(await json('schedule', 'delete', id)).toEqual({ scheduleId: id, deleted: true })
+    expect(await failure('schedule', 'show', id)).toEqual(error('ScheduleNotFound', /no schedule/))
+  })
+})
+
+describe('doctor', () => {
+  const checkLike = (check: Readonly<Record<string, unknown>>): unknown => expect.arrayContaining([expect.objectContaining(check)])
+
+  it('finds source, destination, Temporal and worker well', async () => {
+    vi.stubEnv('SOURCES__SHOP__CREDENTIALS', inject('postgresUrl'))
+    vi.stubEnv('DESTINATIONS__WAREHOUSE__PATH', 'w.duckdb')
+    const outcome = await run('doctor', '--json')
+    const document = documentOf(outcome)
+    expect([outcome.exitCode, document]).toEqual([0, expect.objectContaining({ ok: true })])
+    for (const subject of ['config', 'source shop', 'destination warehouse', 'temporal']) {
+      expect(document).toHaveProperty('checks', checkLike({ subject, state: 'ok' }))
+    }
+    for (const taskQueue of [harness.taskQueue, harness.destinationQueue]) {
+      expect(document).toHaveProperty('checks', checkLike({ subject: 'temporal', name: 'worker', state: 'ok', message: `task queue ${taskQueue} is polled` }))
+    }
+  })
+
+  it('checks the tables that are to be replicated', async () => {
+    vi.stubEnv('SOURCES__SHOP__CREDENTIALS', inject('postgresUrl'))
+    vi.stubEnv('DESTINATIONS__WAREHOUSE__PATH', 'w.duckdb')
+    const outcome = await run('doctor', '--tables', 'no_such_table', '--json')
+    expect(outcome.exitCode).toBe(1)
+    expect(documentOf(outcome)).toHaveProperty('checks', checkLike({ subject: 'source shop', state: 'failure', message: matching(/no_such_table/) }))
+  })
+})
+
+describe('status --watch', () => {
+  it('refreshes until Ctrl-C: exit code 0', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), CLI, 'status', id, '--watch'], { stdio: ['ignore', 'pipe', 'pipe'] })
+    let shown = ''
+    child.stdout.on('data', (chunk: Buffer) => {
+      shown += chunk.toString()
+    })
+    const ended = new Promise<number | null>((resolve) => child.once('exit', resolve))
+    await until(
+      async () => shown.split(`${id}: `).length,
+      (times) => times > 2,
+    )
+    child.kill('SIGINT')
+    expect(await ended).toBe(0)
+    expect(shown).toContain('streaming')
+  })
+
+  it('ends when the replication is stopped', async () => {
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    await json('stop', id)
+    expect(await run('status', id, '--watch')).toMatchObject({ exitCode: 0, stdout: matching(/stopped/) })
+  })
+})

@@ -1,0 +1,44 @@
+import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { specOf, TestPipeline } from '../../support/pipeline.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+
+/** `LARGE_VALUE_MB`: 300 was run by hand, with more time. */
+const MEGABYTES = Number(process.env['LARGE_VALUE_MB'] ?? '16')
+const QUARTERS = String(MEGABYTES * 250_000)
+
+/** What the source makes, and the columns whose bytes are compared. */
+const VALUES: Readonly<Record<string, string>> = {
+  text: `repeat(E'ab"\\n', ${QUARTERS})`,
+  bytea: `decode(repeat('00ff5c0a', ${QUARTERS}), 'hex')`,
+  json: `('"' || repeat('\\u00e9\\"\\n ', ${QUARTERS} / 10) || '"')::json`,
+}
+
+let database: TestDatabase
+let pipeline: TestPipeline
+
+beforeAll(async () => {
+  database = await createDatabase(inject('postgresUrl'))
+  pipeline = new TestPipeline(database.url, specOf({ slotName: 'large_values', tableNames: null }))
+  for (const [type, value] of Object.entries(VALUES)) {
+    await pipeline.sql(`CREATE TABLE of_${type} (id int PRIMARY KEY, v ${type}); INSERT INTO of_${type} SELECT 1, ${value}`)
+  }
+  await pipeline.initialize()
+  await pipeline.copy()
+  for (const [type, value] of Object.entries(VALUES)) {
+    await pipeline.sql(`INSERT INTO of_${type} SELECT 2, ${value}`)
+    await pipeline.catchUp()
+  }
+}, 600_000)
+
+afterAll(async () => {
+  await pipeline[Symbol.asyncDispose]()
+  await database.drop()
+})
+
+it.each(Object.keys(VALUES))(`holds a ${String(MEGABYTES)} MB value of %s byte for byte, by copy and by stream`, async (type) => {
+  const isBytes = type === 'bytea'
+  const { rows } = await pipeline.sql(`SELECT id, md5(v${isBytes ? '' : '::text'}) AS digest, octet_length(v${isBytes ? '' : '::text'}) AS bytes FROM of_${type} ORDER BY id`)
+  const source = (rows as { id: number; digest: string; bytes: number }[]).map(({ id, digest, bytes }) => [id, digest, bytes])
+  expect(source).toHaveLength(2)
+  expect(await pipeline.query(`SELECT id, md5(v${isBytes ? '' : '::VARCHAR'}), octet_length(${isBytes ? 'v' : 'encode(v::VARCHAR)'})::INTEGER FROM public.of_${type} ORDER BY id`)).toEqual(source)
+}, 60_000)

@@ -1,0 +1,145 @@
+import { copyFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { DuckDBInstance } from '@duckdb/node-api'
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { ChangingPipeline } from '../../support/schema-changes.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+import { testServers } from '../postgres/stream-harness.ts'
+
+describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('names of tables of %s', (_, serverUrl) => {
+  let database: TestDatabase
+
+  beforeAll(async () => {
+    database = await createDatabase(serverUrl)
+  })
+
+  afterAll(async () => {
+    await database.drop()
+  })
+
+  it('follows a table that is renamed between rows of one transaction', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_one', "CREATE TABLE n_one (id int PRIMARY KEY, v text); INSERT INTO n_one SELECT g, 'v' || g FROM generate_series(1, 20) g")
+    await pipeline.sql("BEGIN; DELETE FROM n_one WHERE id = 1; UPDATE n_one SET v = 'before' WHERE id = 2; ALTER TABLE n_one RENAME TO n_uno; INSERT INTO n_uno VALUES (100, 'after'); UPDATE n_uno SET v = 'after' WHERE id = 3; COMMIT")
+    const { progress } = await pipeline.catchUp()
+    expect(progress.tables).toEqual({ 'public.n_uno': expect.objectContaining({ state: 'streaming', snapshotRows: 20, inserts: 1, updates: 2, deletes: 1 }) as unknown })
+    expect(progress.warnings).toContain('public.n_one is named public.n_uno at the source now; it is followed')
+    await pipeline.expectEqual('n_uno')
+    expect(await pipeline.targets()).toEqual(['public.n_uno'])
+    await pipeline.sql("ALTER TABLE n_uno ADD COLUMN w int; ALTER TABLE n_uno RENAME TO \"N Uno\"; INSERT INTO \"N Uno\" VALUES (200, 'both', 1)")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('N Uno')
+  })
+
+  it('leaves a file that opens after a kill, when rows were deleted before the name changed', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_kill', 'CREATE TABLE n_kill (id int PRIMARY KEY); INSERT INTO n_kill SELECT generate_series(1, 20)')
+    await pipeline.sql('DELETE FROM n_kill WHERE id = 1')
+    await pipeline.sql('BEGIN; DELETE FROM n_kill WHERE id = 2; ALTER TABLE n_kill RENAME TO n_killed; DELETE FROM n_killed WHERE id = 3; COMMIT')
+    await pipeline.catchUp()
+    // What a kill at this instant leaves: file and WAL, neither checkpointed nor closed.
+    const left = join(pipeline.directory, 'left.duckdb')
+    copyFileSync(pipeline.file, left)
+    copyFileSync(`${pipeline.file}.wal`, `${left}.wal`)
+    const instance = await DuckDBInstance.create(left)
+    const connection = await instance.connect()
+    expect((await connection.runAndReadAll('SELECT count(*)::INTEGER FROM public.n_killed')).getRowsJson()).toEqual([[17]])
+    connection.closeSync()
+    instance.closeSync()
+  })
+
+  it('follows two tables that change names in one transaction, whichever of them changes afterwards', async () => {
+    await using pipeline = await ChangingPipeline.over(
+      database.url,
+      'n_swap',
+      "CREATE TABLE n_a (id int PRIMARY KEY, v text); CREATE TABLE n_b (id int PRIMARY KEY, w int); INSERT INTO n_a SELECT g, 'a' FROM generate_series(1, 10) g; INSERT INTO n_b SELECT g, 0 FROM generate_series(1, 30) g",
+      { tableNames: ['n_a', 'n_b'] },
+    )
+    const swap = 'ALTER TABLE n_a RENAME TO n_c; ALTER TABLE n_b RENAME TO n_a; ALTER TABLE n_c RENAME TO n_b'
+    await pipeline.sql(`BEGIN; DELETE FROM n_a WHERE id = 1; DELETE FROM n_b WHERE id = 1; ${swap}; INSERT INTO n_a VALUES (100, 1); INSERT INTO n_b VALUES (100, 'b'); DELETE FROM n_b WHERE id = 2; COMMIT`)
+    await pipeline.catchUp()
+    expect(await pipeline.expectEqual('n_a')).toHaveLength(30)
+    expect(await pipeline.expectEqual('n_b')).toHaveLength(9)
+    await pipeline.sql(`BEGIN; ${swap}; INSERT INTO n_a VALUES (101, 'one side'); COMMIT`)
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_a')
+    await pipeline.expectEqual('n_b')
+    await pipeline.sql(`BEGIN; ${swap}; COMMIT`)
+    const { progress } = await pipeline.catchUp()
+    await pipeline.expectEqual('n_a')
+    await pipeline.expectEqual('n_b')
+    expect(await pipeline.targets()).toEqual(['public.n_a', 'public.n_b'])
+    expect(Object.keys(progress.tables).sort()).toEqual(['public.n_a', 'public.n_b'])
+  })
+
+  it('follows a table that is moved to another schema, with rows before and after', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_move', "CREATE SCHEMA elsewhere; CREATE TABLE n_move (id int PRIMARY KEY, v text); INSERT INTO n_move SELECT g, 'v' FROM generate_series(1, 10) g")
+    await pipeline.sql("BEGIN; DELETE FROM n_move WHERE id = 1; ALTER TABLE n_move SET SCHEMA elsewhere; INSERT INTO elsewhere.n_move VALUES (50, 'moved'); DELETE FROM elsewhere.n_move WHERE id = 2; COMMIT")
+    const { progress } = await pipeline.catchUp()
+    expect(Object.keys(progress.tables)).toEqual(['elsewhere.n_move'])
+    await pipeline.expectEqual('n_move', 'elsewhere')
+    expect(await pipeline.targets()).toEqual(['elsewhere.n_move'])
+    // The former name goes on standing for it.
+    const { warnings } = await pipeline.initialize()
+    expect(warnings).toContain('table "n_move" is named "elsewhere.n_move" now; it is followed')
+    await pipeline.sql("INSERT INTO elsewhere.n_move VALUES (51, 'again')")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_move', 'elsewhere')
+  })
+
+  it('follows names that changed while nobody streamed, at the next start and at the next slice', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_down', "CREATE TABLE n_down (id int PRIMARY KEY, v text); INSERT INTO n_down VALUES (1, 'one')", { columns: { n_down: { v: { dataType: 'VARCHAR' } } } })
+    await pipeline.release()
+    await pipeline.sql('ALTER TABLE n_down RENAME TO n_down_2')
+    const { progress } = await pipeline.catchUp()
+    expect(Object.keys(progress.tables)).toEqual(['public.n_down_2'])
+    await pipeline.release()
+    await pipeline.sql("UPDATE n_down_2 SET v = 'two'; ALTER TABLE n_down_2 RENAME TO n_down_3; INSERT INTO n_down_3 VALUES (3, 'three')")
+    await pipeline.sql('ALTER TABLE n_down_3 RENAME TO n_down')
+    await pipeline.initialize()
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_down')
+    await pipeline.sql('ALTER TABLE n_down RENAME TO n_down_4')
+    const started = await pipeline.initialize()
+    expect(Object.keys(started.tables)).toEqual(['public.n_down_4'])
+    await pipeline.sql("INSERT INTO n_down_4 VALUES (4, 'four')")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_down_4')
+    expect(await pipeline.targets()).toEqual(['public.n_down_4'])
+  })
+
+  it('shows a new name soon where no row changes, and follows a table whose rows are being copied beside', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_live', "CREATE TABLE n_live (id int PRIMARY KEY, v text); INSERT INTO n_live SELECT g, 'v' || g FROM generate_series(1, 50000) g")
+    await pipeline.whileStreaming(async (until) => {
+      await pipeline.sql('ALTER TABLE n_live RENAME TO n_live_2')
+      await until(({ tables }) => tables['public.n_live_2'] !== undefined)
+      await pipeline.sql("ALTER TABLE n_live_2 ADD COLUMN w float DEFAULT random(); INSERT INTO n_live_2 VALUES (0, 'copied again', 1)")
+      await pipeline.sql("ALTER TABLE n_live_2 RENAME TO n_live_3; INSERT INTO n_live_3 VALUES (-1, 'renamed', 2)")
+      await until(({ tables }) => tables['public.n_live_3']?.state === 'streaming')
+    })
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_live_3')
+    expect(await pipeline.targets()).toEqual(['public.n_live_3'])
+  })
+
+  it('stops a table alone whose new name is that of a table which is not ours, until that one is gone', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_taken', 'CREATE TABLE n_taken (id int PRIMARY KEY); CREATE TABLE n_other (id int PRIMARY KEY)', { tableNames: ['n_taken', 'n_other'] })
+    await pipeline.write('CREATE TABLE public.n_stranger (x INTEGER); INSERT INTO public.n_stranger VALUES (1)')
+    await pipeline.sql('ALTER TABLE n_taken RENAME TO n_stranger; INSERT INTO n_stranger VALUES (5); INSERT INTO n_other VALUES (6)')
+    const { progress } = await pipeline.catchUp()
+    expect(progress.tables['public.n_taken']).toMatchObject({ state: 'failed', error: { type: 'InvalidInput', remedy: expect.stringContaining('DROP TABLE') as string } })
+    expect(progress.tables['public.n_other']).toMatchObject({ state: 'streaming', inserts: 1 })
+    expect(await pipeline.query('SELECT x FROM public.n_stranger')).toEqual([[1]])
+    await pipeline.write('DROP TABLE public.n_stranger')
+    await pipeline.engine.retryTables({ spec: pipeline.spec, owner: pipeline.owner, tableNames: null })
+    await pipeline.catchUp()
+    await pipeline.expectEqual('n_stranger')
+    expect(await pipeline.targets()).toEqual(['public.n_other', 'public.n_stranger'])
+  })
+
+  it('stops a renamed table where schema changes are refused', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_refuse', 'CREATE TABLE n_refuse (id int PRIMARY KEY)', { schemaChanges: 'refuse' })
+    await pipeline.sql('ALTER TABLE n_refuse RENAME TO n_refused; INSERT INTO n_refused VALUES (1)')
+    const { progress } = await pipeline.catchUp()
+    expect(Object.values(progress.tables)).toEqual([expect.objectContaining({ state: 'failed', error: expect.objectContaining({ type: 'SchemaChangeRefused' }) as unknown })])
+    expect(await pipeline.targets()).toEqual(['public.n_refuse'])
+  })
+})

@@ -1,0 +1,130 @@
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { ChangingPipeline } from '../../support/schema-changes.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+import { testServers } from '../postgres/stream-harness.ts'
+
+describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('tables that are rewritten without their rows being sent, of %s', (_, serverUrl) => {
+  let database: TestDatabase
+
+  beforeAll(async () => {
+    database = await createDatabase(serverUrl)
+  })
+
+  afterAll(async () => {
+    await database.drop()
+  })
+
+  it('copies a table again whose values were rewritten with the same type, live, with writers going on', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_live', "CREATE TABLE x_live (id int PRIMARY KEY, v text, n int DEFAULT 0); INSERT INTO x_live SELECT g, 'v' || g FROM generate_series(1, 5000) g")
+    await pipeline.whileStreaming(async (until) => {
+      const write = async (seed: number): Promise<void> => {
+        for (let round = 0; round < 60; round++) {
+          const id = 1 + ((seed * 7919 + round * 104729) % 5000)
+          await pipeline.sql(`UPDATE x_live SET n = n + 1 WHERE id = ${String(id)}; DELETE FROM x_live WHERE id = ${String(1 + (id % 5000))}; INSERT INTO x_live VALUES (${String(10_000 * seed + round)}, 'new') ON CONFLICT DO NOTHING`)
+          if (round === 20 && seed === 1) await pipeline.sql('ALTER TABLE x_live ALTER v TYPE text USING upper(v)')
+        }
+      }
+      await Promise.all([write(1), write(2)])
+      await until(({ warnings, tables }) => warnings.some((warning) => warning.startsWith('public.x_live was rewritten')) && tables['public.x_live']?.state === 'streaming')
+    })
+    await pipeline.catchUp()
+    await pipeline.expectEqual('x_live')
+    expect(await pipeline.targets()).toEqual(['public.x_live'])
+  })
+
+  it('copies a table again that was rewritten while nobody streamed, at the next slice', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_down', "CREATE TABLE x_down (id int PRIMARY KEY, v text); INSERT INTO x_down SELECT g, 'v' FROM generate_series(1, 50) g")
+    await pipeline.release()
+    await pipeline.sql("UPDATE x_down SET v = 'w' WHERE id = 1; ALTER TABLE x_down ALTER v TYPE text USING upper(v)")
+    const { copied } = await pipeline.catchUp()
+    expect(copied).toEqual({ 'public.x_down': { rows: 50 } })
+    await pipeline.expectEqual('x_down')
+    expect((await pipeline.catchUp()).copied).toEqual({})
+  })
+
+  it('copies a table once that gets another type, live or while nobody streamed, changed afterwards or not', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_type', "CREATE TABLE x_type (id int PRIMARY KEY, a int, b int); INSERT INTO x_type SELECT g, g, g FROM generate_series(1, 20) g")
+    await pipeline.sql("ALTER TABLE x_type ALTER a TYPE text USING 'a' || a")
+    expect((await pipeline.catchUp()).copied).toEqual({ 'public.x_type': { rows: 20 } })
+    await pipeline.expectEqual('x_type')
+    await pipeline.sql("BEGIN; UPDATE x_type SET b = 0 WHERE id = 1; ALTER TABLE x_type ALTER b TYPE numeric USING b / 2.0; INSERT INTO x_type VALUES (100, 'x', 0.25); COMMIT")
+    expect((await pipeline.catchUp()).copied).toEqual({ 'public.x_type': { rows: 21 } })
+    await pipeline.expectEqual('x_type')
+    expect((await pipeline.catchUp()).copied).toEqual({})
+  })
+
+  it('copies a table again that got a column with a volatile default, also where the default is gone when somebody looks', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_volatile', 'CREATE TABLE x_volatile (id int PRIMARY KEY); INSERT INTO x_volatile SELECT generate_series(1, 20)')
+    await pipeline.sql('ALTER TABLE x_volatile ADD COLUMN r uuid DEFAULT gen_random_uuid()')
+    await pipeline.catchUp()
+    await pipeline.expectEqual('x_volatile')
+    await pipeline.sql('BEGIN; ALTER TABLE x_volatile ADD COLUMN s float DEFAULT random(); ALTER TABLE x_volatile ALTER s DROP DEFAULT; INSERT INTO x_volatile (id, s) VALUES (100, 1.5); COMMIT')
+    await pipeline.catchUp()
+    await pipeline.expectEqual('x_volatile')
+  })
+
+  it('copies a table again whose enumeration got another label', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_enum', "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE x_enum (id int PRIMARY KEY, m mood, ms mood[]); INSERT INTO x_enum VALUES (1, 'sad', '{sad,glad}'), (2, 'glad', NULL)")
+    await pipeline.sql("ALTER TYPE mood ADD VALUE 'so so' BEFORE 'glad'")
+    await pipeline.sql("INSERT INTO x_enum VALUES (3, 'so so', '{}')")
+    expect((await pipeline.catchUp()).copied).toEqual({})
+    await pipeline.sql("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'; UPDATE x_enum SET m = 'blue' WHERE id = 2")
+    expect((await pipeline.catchUp()).copied).toEqual({ 'public.x_enum': { rows: 3 } })
+    await pipeline.expectEqual('x_enum')
+  })
+
+  it('does not copy again what VACUUM FULL, CLUSTER, TRUNCATE or another definition of a column leaves as it was', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_vacuum', "CREATE TABLE x_vacuum (id int PRIMARY KEY, v text); INSERT INTO x_vacuum SELECT g, 'v' FROM generate_series(1, 50) g")
+    for (const statement of [
+      'VACUUM FULL x_vacuum',
+      'CLUSTER x_vacuum USING x_vacuum_pkey',
+      'ALTER TABLE x_vacuum ALTER v SET STATISTICS 50',
+      'ALTER TABLE x_vacuum ALTER v SET NOT NULL',
+      'VACUUM FULL x_vacuum',
+      "TRUNCATE x_vacuum; INSERT INTO x_vacuum VALUES (7, 'after')",
+      'ANALYZE x_vacuum',
+      'VACUUM FREEZE x_vacuum',
+      'ALTER TABLE x_vacuum ADD COLUMN w int',
+      'CREATE INDEX ON x_vacuum (v)',
+      'VACUUM FULL x_vacuum',
+    ]) {
+      await pipeline.sql(statement)
+      const { copied } = await pipeline.catchUp()
+      expect([statement, copied]).toEqual([statement, {}])
+    }
+    await pipeline.sql("INSERT INTO x_vacuum VALUES (8, 'more', 1)")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('x_vacuum')
+  })
+
+  it('copies a partitioned table again whose rows came or went with a partition, and not for a new partition', async () => {
+    await using pipeline = await ChangingPipeline.over(
+      database.url,
+      'x_parts',
+      'CREATE TABLE x_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE x_parts_0 PARTITION OF x_parts FOR VALUES FROM (0) TO (10); CREATE TABLE x_parts_1 PARTITION OF x_parts FOR VALUES FROM (10) TO (20); INSERT INTO x_parts SELECT g, g::text FROM generate_series(0, 19) g',
+    )
+    const rounds: readonly (readonly [string, boolean])[] = [
+      ['CREATE TABLE x_parts_2 PARTITION OF x_parts FOR VALUES FROM (20) TO (30); INSERT INTO x_parts VALUES (21, 21)', false],
+      ["CREATE TABLE x_parts_3 (LIKE x_parts INCLUDING ALL); INSERT INTO x_parts_3 VALUES (31, 'came'); ALTER TABLE x_parts ATTACH PARTITION x_parts_3 FOR VALUES FROM (30) TO (40)", true],
+      ['DROP TABLE x_parts_0', true],
+      ['ALTER TABLE x_parts DETACH PARTITION x_parts_1; UPDATE x_parts SET v = 0 WHERE id = 21', true],
+      ['TRUNCATE x_parts_2', true],
+      ['ALTER TABLE x_parts ALTER v TYPE text USING upper(v)', true],
+    ]
+    for (const [statement, isCopied] of rounds) {
+      await pipeline.sql(statement)
+      const { copied } = await pipeline.catchUp()
+      expect([statement, copied['public.x_parts'] !== undefined]).toEqual([statement, isCopied])
+      await pipeline.expectEqual('x_parts')
+    }
+  })
+
+  it('keeps an append history as it was sent, with a warning', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_append', "CREATE TABLE x_append (id int PRIMARY KEY, v text); INSERT INTO x_append VALUES (1, 'sent')", { writeMode: 'append' })
+    await pipeline.sql('ALTER TABLE x_append ALTER v TYPE text USING upper(v)')
+    const { progress } = await pipeline.catchUp()
+    expect(progress.warnings).toContainEqual(expect.stringMatching(/^public\.x_append was rewritten at the source without its rows being sent: what its history holds/))
+    expect(await pipeline.query('SELECT id, v, _op FROM public.x_append')).toEqual([[1, 'sent', 'snapshot']])
+    expect((await pipeline.catchUp()).progress.tables['public.x_append']?.state).toBe('streaming')
+  })
+})

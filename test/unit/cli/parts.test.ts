@@ -1,0 +1,129 @@
+import { defaultPayloadConverter } from '@temporalio/common'
+import { describe, expect, it } from 'vitest'
+
+import { newestHeartbeat, withLiveFigures } from '../../../src/cli/replication-status.ts'
+import { parseDuration } from '../../../src/cli/schedule.ts'
+import { parseTableList } from '../../../src/cli/spec-options.ts'
+import { formatBytes, formatDuration, overviewText, rowsPerSecond, statusText } from '../../../src/cli/status-text.ts'
+import type { ReplicationProgress, ReplicationStatus, TableStatus } from '../../../src/model/status.ts'
+
+const TABLE: TableStatus = { state: 'streaming', snapshotRows: 10, inserts: 5, updates: 3, deletes: 2, truncates: 0, lastCommitLsn: '0/10' }
+const PROGRESS: ReplicationProgress = {
+  asOf: '2024-01-01T00:00:00.000Z',
+  appliedLsn: '0/10',
+  confirmedFlushLsn: '0/8',
+  sourceLsn: '0/20',
+  lagBytes: 16,
+  lagMs: 1_500,
+  retainedWalBytes: 2_048,
+  tables: { 'public.a': TABLE },
+  warnings: ['from the workflow'],
+}
+const STATUS: ReplicationStatus = { ...PROGRESS, phase: 'streaming', slotName: 's', publicationName: 'p' }
+
+describe('live figures', () => {
+  const later: ReplicationProgress = { ...PROGRESS, asOf: '2024-01-01T00:00:10.000Z', appliedLsn: '0/18', warnings: ['from the activity'] }
+
+  it('win over the workflow\'s where they are newer, and keep its phase', () => {
+    expect(withLiveFigures(STATUS, later)).toMatchObject({
+      phase: 'streaming',
+      slotName: 's',
+      appliedLsn: '0/18',
+      asOf: later.asOf,
+      warnings: ['from the workflow', 'from the activity'],
+    })
+  })
+
+  it('lose against newer ones of the workflow', () => {
+    expect(withLiveFigures({ ...STATUS, asOf: '2024-01-02T00:00:00.000Z' }, later).appliedLsn).toBe('0/10')
+    expect(withLiveFigures(STATUS, null)).toBe(STATUS)
+  })
+
+  it('are read from a heartbeat of any shape', () => {
+    const heartbeat = (details: unknown): Parameters<typeof newestHeartbeat>[0] => [
+      { heartbeatDetails: { payloads: [defaultPayloadConverter.toPayload(details)] } },
+    ]
+    expect(newestHeartbeat(heartbeat({ activity: 'copying', progress: later }))).toEqual({ activity: 'copying', progress: later })
+    expect(newestHeartbeat(heartbeat({ activity: '' }))).toEqual({ activity: null, progress: null })
+    expect(newestHeartbeat(heartbeat({ activity: 'starting' }))).toEqual({ activity: 'starting', progress: null })
+    expect(newestHeartbeat(heartbeat({ activity: 'x', progress: { tables: 1 } }))).toEqual({ activity: 'x', progress: null })
+    for (const nothing of [[], [{}], heartbeat('text'), heartbeat(null), [{ heartbeatDetails: { payloads: [{ data: new Uint8Array([1]) }] } }]]) {
+      expect(newestHeartbeat(nothing)).toEqual({ activity: null, progress: null })
+    }
+  })
+
+  it('give a rate between two readings', () => {
+    const more: ReplicationStatus = { ...STATUS, asOf: later.asOf, tables: { 'public.a': { ...TABLE, inserts: 1_005 } } }
+    expect(rowsPerSecond(STATUS, more)).toBe(100)
+    expect(rowsPerSecond(STATUS, STATUS)).toBeNull()
+    expect(rowsPerSecond(more, { ...STATUS, asOf: '2024-01-01T01:00:00.000Z' })).toBeNull()
+  })
+})
+
+describe('status for people', () => {
+  it('shows phase, positions, tables, errors with their remedy, and warnings', () => {
+    const error = { type: 'UnrepresentableValue', message: 'too wide', remedy: 'widen it' } as const
+    const text = statusText(
+      {
+        workflowId: 'w',
+        runId: 'r',
+        activity: 'copying public.a 40 %',
+        status: { ...STATUS, tables: { 'public.a': { ...TABLE, state: 'failed', error } }, lastError: { ...error, type: 'SourceUnavailable' } },
+      },
+      123.4,
+    )
+    for (const part of ['w: streaming', '40 %', '0/10', '16 B, 1.5 s', '2.0 KiB', '123', 'public.a: UnrepresentableValue', 'widen it', 'warning', 'SourceUnavailable']) {
+      expect(text).toContain(part)
+    }
+  })
+
+  it('shows open replications as lines, also those that do not answer', () => {
+    const text = overviewText([
+      { workflowId: 'w', runId: 'r', status: STATUS, activity: null },
+      { workflowId: 'v', error: 'no worker' },
+    ])
+    expect(text).toMatch(/│ w +│ streaming/)
+    expect(text).toMatch(/│ v +│ no worker/)
+    expect(overviewText([])).toContain('no replication is open')
+  })
+
+  it.each([
+    [null, '–'],
+    [0, '0 B'],
+    [1_023, '1023 B'],
+    [1_536, '1.5 KiB'],
+    [3 * 1024 ** 3, '3.0 GiB'],
+    [5 * 1024 ** 5, '5120.0 TiB'],
+  ])('formats %s bytes', (bytes, text) => {
+    expect(formatBytes(bytes)).toBe(text)
+  })
+
+  it.each([
+    [null, '–'],
+    [350.4, '350 ms'],
+    [12_000, '12.0 s'],
+    [180_000, '3 min'],
+    [9_000_000, '2.5 h'],
+  ])('formats %s ms', (ms, text) => {
+    expect(formatDuration(ms)).toBe(text)
+  })
+})
+
+describe('options', () => {
+  it.each([
+    ['a,b', ['a', 'b']],
+    [' a , sales.Order Items ', ['a', 'sales.Order Items']],
+    ['"a,b"."c""d",e', ['"a,b"."c""d"', 'e']],
+  ])('splits the tables %j', (text, tables) => {
+    expect(parseTableList(text, undefined)).toEqual(tables)
+  })
+
+  it('adds the tables of a repeated option', () => {
+    expect(parseTableList('b', ['a'])).toEqual(['a', 'b'])
+  })
+
+  it('reads durations', () => {
+    expect(['90s', '5m', '1h', '2 d'].map(parseDuration)).toEqual([90_000, 300_000, 3_600_000, 172_800_000])
+    for (const text of ['', '0s', '5', '-5m', '1.5h']) expect(() => parseDuration(text)).toThrow('write it like')
+  })
+})

@@ -1,0 +1,274 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import type { ErrorReport } from '../../../src/model/errors.ts'
+import type { SliceResult } from '../../../src/model/replication.ts'
+import type { ReplicationProgress, TableState } from '../../../src/model/status.ts'
+import {
+  begin,
+  carriedState,
+  end,
+  hasSomethingToRetry,
+  initialState,
+  nextStep,
+  onBackOffOver,
+  onFault,
+  onInitialized,
+  onOrder,
+  onOrderDone,
+  onOrderEnded,
+  onPause,
+  onResolved,
+  onResume,
+  onRetry,
+  onRetryRefused,
+  onSlice,
+  onStopped,
+  onStopRequested,
+  onTablesRetried,
+  phaseOf,
+  type ReplicateState,
+  statusOf,
+} from '../../../src/workflows/replicate-state.ts'
+
+const start = initialState({ slotName: 's', publicationName: 'p', startedAt: '2026-01-01T00:00:00.000Z' })
+const down: ErrorReport = { type: 'SourceUnavailable', message: 'down', remedy: 'start it' }
+const lost: ErrorReport = { type: 'SlotLost', message: 'lost', remedy: 'recover' }
+
+function progress(states: Record<string, TableState>, appliedLsn = '0/10'): ReplicationProgress {
+  const counts = { snapshotRows: 0, inserts: 0, updates: 0, deletes: 0, truncates: 0, lastCommitLsn: null }
+  return {
+    ...{ asOf: '2026-01-01T00:00:01.000Z', appliedLsn, confirmedFlushLsn: null, sourceLsn: null, lagBytes: 0, lagMs: 0, retainedWalBytes: null },
+    tables: Object.fromEntries(Object.entries(states).map(([name, state]) => [name, { state, ...counts }])),
+    warnings: ['of the stream', 'of both'],
+  }
+}
+
+function slice(states: Record<string, TableState>, given: Partial<SliceResult> = {}): SliceResult {
+  return {
+    ...{ progress: progress(states), ended: 'time', hasTablesToCopy: false, transactions: 0, changes: {}, copied: {}, fromLsn: '0/0', toLsn: '0/10', untilLsn: null },
+    ...given,
+  }
+}
+
+const initialized = (states: Record<string, TableState> = { a: 'streaming' }): ReplicateState =>
+  onInitialized(onResolved(start), { progress: progress(states), warnings: ['of init', 'of both'] })
+
+describe('phases', () => {
+  it('goes initializing, snapshotting, streaming, stopped', () => {
+    expect(phaseOf(start)).toBe('initializing')
+    expect(nextStep(start).tag).toBe('resolve')
+    expect(nextStep(onResolved(start)).tag).toBe('initialize')
+    const copying = initialized({ a: 'pending', b: 'streaming' })
+    expect(phaseOf(copying)).toBe('snapshotting')
+    expect(phaseOf(onSlice(copying, slice({}, { hasTablesToCopy: true })))).toBe('snapshotting')
+    const streaming = onSlice(copying, slice({ a: 'streaming' }))
+    expect(phaseOf(streaming)).toBe('streaming')
+    expect(phaseOf(onStopped(streaming))).toBe('stopped')
+  })
+
+  it('is paused only when nothing runs any more', () => {
+    const running = begin(initialized())
+    expect(phaseOf(onPause(running))).toBe('streaming')
+    expect(phaseOf(end(onPause(running)))).toBe('paused')
+    expect(nextStep(end(onPause(running))).tag).toBe('wait')
+    expect(phaseOf(onResume(end(onPause(running))))).toBe('streaming')
+  })
+
+  it('stays failed while paused, and is paused after retryFailed', () => {
+    const failed = onPause(onFault(initialized(), { report: lost, isRetryable: false }))
+    expect(phaseOf(failed)).toBe('failed')
+    expect(phaseOf(onRetry(failed, null))).toBe('paused')
+  })
+
+  it('takes figures and warnings of init and stream together, each once', () => {
+    expect(statusOf(initialized())).toMatchObject({ asOf: '2026-01-01T00:00:01.000Z', appliedLsn: '0/10', warnings: ['of init', 'of both', 'of the stream'] })
+    expect(statusOf(start)).toMatchObject({ asOf: start.startedAt, appliedLsn: null, tables: {} })
+  })
+})
+
+describe('faults', () => {
+  it('backs off 1, 2, 4 … 60 seconds while time may mend it, and starts over after a success', () => {
+    let state = initialized()
+    const delays: number[] = []
+    for (let count = 0; count < 8; count++) {
+      state = onFault(state, { report: down, isRetryable: true })
+      const step = nextStep(state)
+      delays.push(step.tag === 'backOff' ? step.delayMs : -1)
+      state = onBackOffOver(state)
+      expect(nextStep(state).tag).toBe('slice')
+    }
+    expect(delays).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000])
+    expect(statusOf(state).lastError).toEqual(down)
+    state = onSlice(state, slice({}))
+    expect(statusOf(state).lastError).toBeUndefined()
+    expect(nextStep(onFault(state, { report: down, isRetryable: true }))).toEqual({ tag: 'backOff', delayMs: 1_000 })
+  })
+
+  it('keeps showing a fault that the slice itself still retries', () => {
+    expect(statusOf(onSlice(initialized(), slice({}, { lastError: down }))).lastError).toEqual(down)
+  })
+
+  it('looks soon whether a fault is over', () => {
+    const step = nextStep(onBackOffOver(onFault(initialized(), { report: down, isRetryable: true })))
+    expect(step.tag === 'slice' && step.maxIdleMs).toBe(1_000)
+  })
+
+  it('waits in failed for an operator, then begins with configuration and checks', () => {
+    const failed = onFault(initialized(), { report: lost, isRetryable: false })
+    expect(nextStep(failed).tag).toBe('wait')
+    const again = onRetry(failed, null)
+    expect(phaseOf(again)).toBe('initializing')
+    expect(nextStep(again).tag).toBe('resolve')
+    expect(statusOf(again).lastError).toEqual(lost)
+    const mended = onInitialized(onResolved(again), { progress: progress({}), warnings: [] })
+    expect(statusOf(mended).lastError).toBeUndefined()
+    expect(nextStep(mended)).toEqual({ tag: 'retryTables', tableNames: null })
+  })
+
+  it('tries at once when an operator says so', () => {
+    const waiting = onFault(initialized(), { report: down, isRetryable: true })
+    expect(nextStep(onResume(waiting)).tag).toBe('slice')
+    expect(nextStep(onRetry(waiting, null)).tag).toBe('retryTables')
+  })
+})
+
+describe('tables', () => {
+  it('merges orders to retry; all wins over some', () => {
+    const some = onRetry(onRetry(initialized(), ['a', 'b']), ['b', 'c'])
+    expect(nextStep(some)).toEqual({ tag: 'retryTables', tableNames: ['a', 'b', 'c'] })
+    expect(nextStep(onRetry(some, null))).toEqual({ tag: 'retryTables', tableNames: null })
+    expect(nextStep(onTablesRetried(some)).tag).toBe('slice')
+    expect(nextStep(onRetryRefused(some)).tag).toBe('slice')
+  })
+
+  it('retries what an earlier workflow left failed, once', () => {
+    const first = initialized({ a: 'failed' })
+    expect(nextStep(first)).toEqual({ tag: 'retryTables', tableNames: null })
+    const later = onTablesRetried(first)
+    expect(nextStep(onInitialized(later, { progress: progress({ a: 'failed' }), warnings: [] })).tag).toBe('slice')
+  })
+
+  it('knows whether there is anything to retry', () => {
+    expect(hasSomethingToRetry(initialized())).toBe(false)
+    expect(hasSomethingToRetry(onSlice(initialized(), slice({ a: 'failed' })))).toBe(true)
+    expect(hasSomethingToRetry(onFault(initialized(), { report: down, isRetryable: true }))).toBe(true)
+  })
+})
+
+describe('slices', () => {
+  it('are short at first and after a resume, then 25 s busy and 120 s idle', () => {
+    let state = initialized()
+    const limits = []
+    for (let count = 0; count < 8; count++) {
+      const step = nextStep(state)
+      limits.push(step.tag === 'slice' ? [step.maxBusyMs, step.maxIdleMs] : [])
+      state = onSlice(state, slice({}))
+    }
+    expect(limits).toEqual([
+      ...[[2_000, 2_000], [4_000, 4_000], [8_000, 8_000], [16_000, 16_000]],
+      ...[[25_000, 32_000], [25_000, 64_000], [25_000, 120_000], [25_000, 120_000]],
+    ])
+    expect(nextStep(onResume(onPause(state)))).toMatchObject({ maxBusyMs: 2_000 })
+  })
+
+  it('show soon that the copies are done', () => {
+    let state = initialized({ a: 'pending' })
+    for (let count = 0; count < 8; count++) state = onSlice(state, slice({}, { hasTablesToCopy: true }))
+    expect(nextStep(state)).toMatchObject({ maxBusyMs: 25_000, maxIdleMs: 5_000 })
+  })
+})
+
+describe('continue-as-new', () => {
+  it('carries pause, position and orders as JSON, and looks the configuration up again', () => {
+    const state = onRetry(onPause(onSlice(initialized(), slice({}))), ['a'])
+    const carried = JSON.parse(JSON.stringify(carriedState(begin(state)))) as ReplicateState
+    expect(carried).toEqual({ ...state, isResolved: false, isBusy: false })
+    expect(statusOf(carried)).toEqual(statusOf(state))
+    expect(nextStep(onResume(carried)).tag).toBe('resolve')
+  })
+})
+
+/** Everything that can happen, in any order. */
+const EVENTS: Record<string, (state: ReplicateState) => ReplicateState> = {
+  begin,
+  end,
+  resolved: onResolved,
+  initialized: (state) => onInitialized(state, { progress: progress({ a: 'pending' }), warnings: [] }),
+  slice: (state) => onSlice(state, slice({ a: 'streaming' })),
+  fault: (state) => onFault(state, { report: down, isRetryable: true }),
+  failure: (state) => onFault(state, { report: lost, isRetryable: false }),
+  backOffOver: onBackOffOver,
+  pause: onPause,
+  resume: onResume,
+  retry: (state) => onRetry(state, null),
+  tablesRetried: onTablesRetried,
+  carried: carriedState,
+}
+
+describe('whatever happens', () => {
+  const histories = fc.array(fc.constantFrom(...Object.keys(EVENTS)), { maxLength: 30 })
+  const after = (events: readonly string[]): ReplicateState => events.reduce((state, event) => EVENTS[event]?.(state) ?? state, start)
+
+  it('stop ends it from any state', () => {
+    fc.assert(
+      fc.property(histories, (events) => {
+        const stopped = onStopRequested(after(events))
+        expect(nextStep(stopped).tag).toBe('end')
+        expect(phaseOf(onStopped(stopped))).toBe('stopped')
+      }),
+    )
+  })
+
+  it('an operator gets it going from any state', () => {
+    fc.assert(
+      fc.property(histories, (events) => {
+        const going = nextStep(onRetry(onResume(after(events)), null))
+        expect(['resolve', 'initialize', 'retryTables', 'slice']).toContain(going.tag)
+      }),
+    )
+  })
+
+  it('nothing runs before it is resolved and initialized, nor while it is paused or failed', () => {
+    fc.assert(
+      fc.property(histories, (events) => {
+        const state = after(events)
+        const step = nextStep(state)
+        if (step.tag === 'slice' || step.tag === 'retryTables') expect(state.isResolved && state.isInitialized).toBe(true)
+        if (state.failure !== null || state.isPauseRequested) expect(step.tag).toBe('wait')
+        expect(JSON.parse(JSON.stringify(state))).toEqual(state)
+      }),
+    )
+  })
+})
+
+describe('orders for tables', () => {
+  const add = { tag: 'add', tableNames: ['orders'] } as const
+  const resolved = onResolved(start)
+  const streaming = onInitialized(resolved, { progress: progress({ 'public.items': 'streaming' }), warnings: ['of init'] })
+
+  it('come one after the other, before the next slice', () => {
+    const state = onOrder(onOrder(streaming, add), { ...add, tag: 'resync' })
+    expect(nextStep(state)).toEqual({ tag: 'changeTables', id: 1, order: add })
+    const done = onOrderDone(state, 1, { tables: progress({ 'public.items': 'streaming', 'public.orders': 'pending' }).tables, warnings: ['of the order'] })
+    expect(nextStep(done)).toMatchObject({ tag: 'changeTables', id: 2 })
+    expect(phaseOf(done)).toBe('snapshotting')
+    expect(statusOf(done).warnings).toEqual(['of init', 'of the order', 'of the stream', 'of both'])
+    expect(nextStep(onOrderEnded(done, 2)).tag).toBe('slice')
+  })
+
+  it('wait for initialization, but not for an operator, nor for a fault', () => {
+    expect(nextStep(onOrder(start, add)).tag).toBe('resolve')
+    expect(nextStep(onOrder(resolved, add)).tag).toBe('initialize')
+    expect(nextStep(onOrder(onFault(resolved, { report: down, isRetryable: true }), add)).tag).toBe('initialize')
+    expect(nextStep(onOrder(onFault(resolved, { report: lost, isRetryable: false }), add)).tag).toBe('changeTables')
+    expect(nextStep(onOrder(onPause(streaming), add)).tag).toBe('changeTables')
+    expect(nextStep(onOrder(onFault(streaming, { report: down, isRetryable: true }), add)).tag).toBe('changeTables')
+    expect(nextStep(onOrder(onStopRequested(streaming), add)).tag).toBe('end')
+  })
+
+  it('leave a pause and a failure as they are', () => {
+    const failed = onFault(streaming, { report: lost, isRetryable: false })
+    expect(phaseOf(onOrderEnded(onOrder(failed, add), 1))).toBe('failed')
+    expect(nextStep(onOrderEnded(onOrder(failed, add), 1)).tag).toBe('wait')
+  })
+})
