@@ -68,7 +68,7 @@ function run(packageName, bin, args) {
 
 async function runCheck([packageName, bin, ...args]) {
   const exitCode = await run(packageName, bin, args)
-  return exitCode === 0 ? { passed: 1, failed: 0, skipped: [] } : { passed: 0, failed: 1, skipped: [] }
+  return exitCode === 0 ? { passed: 1, failed: 0, skipped: [], failures: [] } : { passed: 0, failed: 1, skipped: [], failures: [packageName] }
 }
 
 async function runProject(project, forVitest, reportDir) {
@@ -88,18 +88,29 @@ function countReport(report, exitCode) {
   try {
     results = JSON.parse(readFileSync(report, 'utf8'))
   } catch {
-    return { passed: 0, failed: exitCode === 0 ? 0 : 1, skipped: [] }
+    return { passed: 0, failed: exitCode === 0 ? 0 : 1, skipped: [], failures: exitCode === 0 ? [] : [`vitest exited with ${exitCode} and left no report`] }
   }
   const files = results.testResults
   const brokenFiles = files.filter((file) => file.status === 'failed' && !file.assertionResults.some((test) => test.status === 'failed'))
   const failed = results.numFailedTests + brokenFiles.length
-  const skipped = files.flatMap((file) =>
-    file.assertionResults
-      .filter((test) => test.status !== 'passed' && test.status !== 'failed')
-      .map((test) => `${relative(root, file.name)} › ${test.fullName}`),
-  )
-  return { passed: results.numPassedTests, failed: exitCode !== 0 && failed === 0 ? 1 : failed, skipped }
+  const failures = [
+    ...brokenFiles.map((file) => `${relative(root, file.name)}: ${firstLine(file.message)}`),
+    ...testsOf(files, (status) => status === 'failed').map(({ name, messages }) => `${name}: ${firstLine(messages[0])}`),
+  ]
+  const skipped = testsOf(files, (status) => status !== 'passed' && status !== 'failed').map(({ name }) => name)
+  if (exitCode !== 0 && failures.length === 0) return { passed: results.numPassedTests, failed: 1, skipped, failures: [`vitest exited with ${exitCode}`] }
+  return { passed: results.numPassedTests, failed, skipped, failures }
 }
+
+function testsOf(files, isWanted) {
+  return files.flatMap((file) =>
+    file.assertionResults
+      .filter((test) => isWanted(test.status))
+      .map((test) => ({ name: `${relative(root, file.name)} › ${test.fullName}`, messages: test.failureMessages })),
+  )
+}
+
+const firstLine = (message) => (message ?? '').split('\n', 1)[0].slice(0, 300)
 
 const seconds = (sinceMs) => `${((Date.now() - sinceMs) / 1000).toFixed(1)} s`
 
@@ -116,7 +127,7 @@ async function main() {
   const { steps, forVitest } = parseArguments(process.argv.slice(2))
   const reportDir = mkdtempSync(join(tmpdir(), 'test-report-'))
   const startedAt = Date.now()
-  const total = { passed: 0, failed: 0, skipped: [] }
+  const total = { passed: 0, failed: 0, skipped: [], failures: [] }
   const lines = []
   try {
     for (const step of steps) {
@@ -128,6 +139,7 @@ async function main() {
       total.passed += counts.passed
       total.failed += counts.failed
       total.skipped.push(...counts.skipped)
+      total.failures.push(...counts.failures)
       const verdict = counts.failed > 0 ? 'FAILED' : 'ok'
       lines.push(
         `${step.padEnd(12)} ${verdict.padEnd(7)} ${seconds(stepStartedAt).padStart(8)}   ` +
@@ -142,6 +154,7 @@ async function main() {
   console.log(`\n${lines.join('\n')}\n${'total'.padEnd(20)} ${seconds(startedAt).padStart(8)}\n`)
   // A `-t` pattern skips the rest by design; nobody wants their names.
   if (forVitest.length === 0) for (const name of total.skipped) console.log(`skipped: ${name}`)
+  for (const failure of total.failures) console.log(`failed: ${failure}`)
   const ranNothing = total.passed + total.failed === 0
   if (ranNothing) console.log('no test ran')
   if (interruptedBy !== undefined) console.log(`interrupted by ${interruptedBy}`)
