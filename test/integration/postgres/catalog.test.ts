@@ -9,7 +9,8 @@ import { describePublishedTables } from '../../../src/postgres/publication.ts'
 import { waitForRunningTransactions } from '../../../src/postgres/running-transactions.ts'
 import { readHealth, readIdentity } from '../../../src/postgres/server.ts'
 import { connect, endQuietly } from '../../../src/postgres/session.ts'
-import { deferred, openSourceFixture, testServers, type SourceFixture } from './source-fixture.ts'
+import { deferred, openSourceFixture, type SourceFixture } from './source-fixture.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 describe.each(testServers())('catalog of the source, $name', ({ url }) => {
   let source: SourceFixture

@@ -1,15 +1,16 @@
 import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
 import pg from 'pg'
-import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { toLsn } from '../../../src/model/lsn.ts'
 import type { ReplicationStream, StreamOptions } from '../../../src/model/source.ts'
 import type { SourceCredentials } from '../../../src/postgres/credentials.ts'
 import { openReplicationStream } from '../../../src/postgres/replication-stream.ts'
-import { Collector, SourceDatabase, failureOf, nowMicros, testServers, waitFor } from './stream-harness.ts'
+import { Collector, SourceDatabase, failureOf, nowMicros, waitFor } from './stream-harness.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 const LIMITS = { zombieWaitMs: 10_000, silenceTimeoutMs: 60_000, releaseWaitMs: 5_000 }
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('replication stream of %s', (_, serverUrl) => {
+describe.each(testServers())('replication stream of $name', ({ url: serverUrl }) => {
   let source: SourceDatabase
   const open: ReplicationStream[] = []
 

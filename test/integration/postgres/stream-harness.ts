@@ -133,8 +133,3 @@ export async function failureOf(stream: ReplicationStream): Promise<unknown> {
 export function nowMicros(): bigint {
   return BigInt(Date.now()) * 1000n
 }
-
-/** The servers of the run, named for test titles. */
-export function testServers(main: string, fifteen: string | null): [string, string][] {
-  return fifteen === null ? [['the main server', main]] : [['the main server', main], ['PostgreSQL 15', fifteen]]
-}
