@@ -43,7 +43,7 @@ describe.each(testServers())('random values of $name', ({ url }) => {
     await client.query("SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1")
     for (const { table } of CASES) wanted.set(table, await sourceTexts(client, table))
     client.release()
-  }, 240_000 + VALUES * 400)
+  }, 600_000 + VALUES * 400)
 
   afterAll(async () => {
     await database.drop()

@@ -8,7 +8,7 @@ import { openReplicationStream } from '../../../src/postgres/replication-stream.
 import { Collector, SourceDatabase, failureOf, nowMicros, waitFor } from './stream-harness.ts'
 import { testServers } from '../../support/test-servers.ts'
 
-const LIMITS = { zombieWaitMs: 10_000, silenceTimeoutMs: 60_000, releaseWaitMs: 5_000 }
+const LIMITS = { zombieWaitMs: 10_000, silenceTimeoutMs: 60_000, releaseWaitMs: 60_000 }
 
 describe.each(testServers())('replication stream of $name', ({ url: serverUrl }) => {
   let source: SourceDatabase
@@ -115,14 +115,14 @@ describe.each(testServers())('replication stream of $name', ({ url: serverUrl })
   it('reads nothing while paused, however long, and stays alive', async () => {
     const slot = await source.createSlot()
     const collector = new Collector()
-    const hasty = { ...source.credentials, options: '-c wal_sender_timeout=1500ms' }
+    const hasty = { ...source.credentials, options: '-c wal_sender_timeout=5s' }
     const stream = await openStream(source.optionsFor(slot, collector), hasty)
     stream.pause()
     const countAtPause = collector.callCount
     // More than the buffers between us hold.
     await source.client.query(`INSERT INTO t SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 40000) n`)
     const from = performance.now()
-    await waitFor('three times the timeout', () => performance.now() - from > 4_500)
+    await waitFor('longer than the timeout', () => performance.now() - from > 8_000)
     expect(collector.callCount).toBe(countAtPause)
     expect((await source.slotState(slot.slotName)).activePid).not.toBeNull()
     stream.resume()
@@ -237,9 +237,9 @@ describe.each(testServers())('replication stream of $name', ({ url: serverUrl })
   it('fails with SlotInUse at once when another program has the slot', async () => {
     const slot = await source.createSlot()
     await openStream(source.optionsFor(slot, new Collector()), { ...source.credentials, applicationName: 'somebody else' })
-    const from = performance.now()
-    await expect(openStream(source.optionsFor(slot, new Collector()))).rejects.toMatchObject({ kind: 'SlotInUse' })
-    expect(performance.now() - from).toBeLessThan(LIMITS.zombieWaitMs / 2)
+    // One of our own would be waited for.
+    const patient = { ...LIMITS, zombieWaitMs: 10 * 60_000 }
+    await expect(openStream(source.optionsFor(slot, new Collector()), source.credentials, patient)).rejects.toMatchObject({ kind: 'SlotInUse' })
   })
 
   it('notices a connection that is open at our side only', async () => {

@@ -29,7 +29,7 @@ const KEPT: Readonly<Record<string, string>> = {
   mood: "mood DEFAULT 'so so'",
 }
 
-describe('columns with a default', { timeout: 240_000 }, () => {
+describe('columns with a default', { timeout: 600_000 }, () => {
   const serverUrl = inject('postgresUrl')
   let database: TestDatabase
 

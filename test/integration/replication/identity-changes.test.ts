@@ -76,7 +76,7 @@ const BEFORE = ['UPDATE $t SET w = 10 WHERE id = 1', "UPDATE $t SET v = 'before'
 
 // Causes: a Relation message with the same columns was taken for no news, so rows went on being told apart by the key before, and were lost or doubled; and
 // under FULL no message tells of another key at all.
-describe('other keys and replica identities', { timeout: 180_000 }, () => {
+describe('other keys and replica identities', { timeout: 600_000 }, () => {
   const url = inject('postgresUrl')
   it.each(['at once', 'round by round'] as const)('are followed, with changes %s', async (pace) => {
     const database = await createDatabase(url)

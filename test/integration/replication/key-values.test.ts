@@ -128,7 +128,7 @@ const FIRST = `
 const PACES = ['at once', 'round by round', 'while it is copied'] as const
 
 // Causes: `"char"` and composites could not be compared with the boundaries of a copy's key ranges.
-describe('keys of every type', { timeout: 300_000 }, () => {
+describe('keys of every type', { timeout: 600_000 }, () => {
   it.each(PACES)('name the same row on both sides, with changes %s', async (pace) => {
     const database = await createDatabase(inject('postgresUrl'))
     try {
@@ -141,7 +141,7 @@ describe('keys of every type', { timeout: 300_000 }, () => {
   })
 })
 
-describe('keys that a destination type would not tell apart', { timeout: 180_000 }, () => {
+describe('keys that a destination type would not tell apart', { timeout: 600_000 }, () => {
   // Cause: '01' and '1' would be one BIGINT, so that a delete of the one took both.
   it.each(['BIGINT', 'UUID', 'bool', 'double'])('are not hinted so: %s', async (dataType) => {
     const database = await createDatabase(inject('postgresUrl'))

@@ -87,7 +87,7 @@ const CASES: readonly TableCase[] = [
   { title: 'an unlogged table that becomes a logged one', ddl: "CREATE UNLOGGED TABLE $t (id int PRIMARY KEY, v text); INSERT INTO $t VALUES (1, 'unlogged')", rounds: [[], ["INSERT INTO $t VALUES (2, 'unlogged')", 'ALTER TABLE $t SET LOGGED', "INSERT INTO $t VALUES (3, 'logged')"], ["UPDATE $t SET v = 'x' WHERE id < 3"]] },
 ]
 
-describe('unusual tables and rows', { timeout: 300_000 }, () => {
+describe('unusual tables and rows', { timeout: 600_000 }, () => {
   it.each(['at once', 'round by round', 'while it is copied'] as const)('are as at the source, with changes %s', async (pace) => {
     const database = await createDatabase(inject('postgresUrl'))
     try {

@@ -185,7 +185,7 @@ describe('reading by xmin', () => {
     expect(await compare(pipeline, 'parts')).toEqual(EQUAL)
   })
 
-  it('reads by ranges, goes on after a kill in any of them, and counts a row once', { timeout: 240_000 }, async () => {
+  it('reads by ranges, goes on after a kill in any of them, and counts a row once', { timeout: 600_000 }, async () => {
     let left = 0
     let killed = 0
     await using pipeline = open({ tableNames: ['ranged'], targetBatchSize: 4000, deletes: 'compare' }, {
