@@ -213,6 +213,7 @@ async function watched<T>(blocked: Blocked, create: () => Promise<T>, context: W
     return await create()
   } catch (error) {
     context.signal.throwIfAborted()
+    ended.abort()
     if ((await watching) === 'deadlock') throw deadlocked()
     throw error
   } finally {
