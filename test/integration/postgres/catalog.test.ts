@@ -26,7 +26,7 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
 
   async function readTable(name: string): Promise<Awaited<ReturnType<typeof readTables>>[number]> {
     const { rows } = await source.admin.query<{ oid: number }>('SELECT $1::regclass::oid AS oid', [name])
-    const [table] = await readTables(client, [rows[0]?.oid ?? 0])
+    const [table] = await readTables(client, [rows[0]?.oid ?? 0], null)
     if (table === undefined) throw new Error(`no table ${name}`)
     return table
   }

@@ -140,7 +140,7 @@ describe.each(testServers())('copy and stream of $name', ({ url: serverUrl }) =>
     const writing = Promise.all(Array.from({ length: WRITERS }, (_writer, index) => write(source.url, seed * 100 + index)))
     try {
       const { rows: oids } = await source.client.query<{ oid: number }>(`SELECT 't'::regclass::oid AS oid`)
-      const [table] = await readTables(session, oids.map((row) => row.oid))
+      const [table] = await readTables(session, oids.map((row) => row.oid), null)
       if (table === undefined) throw new Error('no table')
       const known = { table, publicationName: 'p', hasColumnList: false }
       const plan = await planChunks(session, { ...known, targetRows: 20 })

@@ -41,6 +41,7 @@ describe('copies', () => {
     const [table] = await readTables(
       session,
       rows.map((row) => row.oid),
+      null,
     )
     if (table === undefined) throw new Error(`no table ${name}`)
     return table
