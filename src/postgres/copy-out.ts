@@ -1,8 +1,8 @@
 import type { Duplex } from 'node:stream'
 import type pg from 'pg'
 import { DomainError } from '../model/errors.ts'
+import { MESSAGE_HEADER_BYTES, UnreadBytes } from './unread-bytes.ts'
 
-const HEADER_BYTES = 5
 const TAG_COPY_DATA = 0x64 // d
 
 /**
@@ -52,12 +52,7 @@ class CopyOutQuery {
   readonly #settle: Settle
   #stream: Duplex | null = null
   #listener: DataListener | null = null
-  /** The unread part: `#buffer[#at…#end)`. */
-  #buffer: Buffer = Buffer.alloc(0)
-  #at = 0
-  #end = 0
-  /** True where `#buffer` is ours to append to, false where it is a chunk of the socket's. */
-  #isOwn = false
+  readonly #unread = new UnreadBytes()
   #isWaiting = false
   #queue: Buffer[] = []
   #rowCount = 0
@@ -101,70 +96,34 @@ class CopyOutQuery {
       this.#queue.push(chunk)
       return
     }
-    this.#append(chunk)
+    this.#unread.append(chunk)
     this.#process()
-    this.#keepUnread()
-  }
-
-  /** A socket that reuses its memory may read into the chunk's once it is delivered. */
-  #keepUnread(): void {
-    if (this.#isOwn || this.#at === this.#end) return
-    this.#buffer = Buffer.from(this.#buffer.subarray(this.#at, this.#end))
-    this.#end -= this.#at
-    this.#at = 0
-    this.#isOwn = true
-  }
-
-  /** Makes `chunk` the unread part, behind what was unread. */
-  #append(chunk: Buffer): void {
-    const unread = this.#end - this.#at
-    if (unread === 0) {
-      this.#buffer = chunk
-      this.#at = 0
-      this.#end = chunk.length
-      this.#isOwn = false
-      return
-    }
-    const needed = unread + chunk.length
-    if (this.#isOwn && this.#end + chunk.length <= this.#buffer.length) {
-      chunk.copy(this.#buffer, this.#end)
-      this.#end += chunk.length
-      return
-    }
-    // Room for the whole message, so that a value of many chunks is not copied for each of them.
-    const messageBytes = unread >= HEADER_BYTES ? 1 + this.#buffer.readUInt32BE(this.#at + 1) : 0
-    const target = this.#isOwn && needed <= this.#buffer.length ? this.#buffer : Buffer.allocUnsafeSlow(Math.max(2 * needed, messageBytes + chunk.length))
-    this.#buffer.copy(target, 0, this.#at, this.#end)
-    chunk.copy(target, unread)
-    this.#buffer = target
-    this.#at = 0
-    this.#end = needed
-    this.#isOwn = true
+    this.#unread.keep()
   }
 
   /** Hands over all whole messages; stops at a promise, to go on when it is resolved. */
   #process(): void {
     const listener = this.#listener
-    while (this.#end - this.#at >= HEADER_BYTES && listener !== null) {
-      const buffer = this.#buffer
-      const start = this.#at
+    const unread = this.#unread
+    while (unread.end - unread.at >= MESSAGE_HEADER_BYTES && listener !== null) {
+      const { buffer, at: start } = unread
       const end = start + 1 + buffer.readUInt32BE(start + 1)
-      if (end > this.#end) break
-      this.#at = end
+      if (end > unread.end) break
+      unread.at = end
       if (buffer[start] !== TAG_COPY_DATA) {
         // Before the message that may end the query: after it nobody would hear of a failure.
         if (!this.#tellDrained()) return
         listener(buffer.subarray(start, end))
         if (this.#isDetached()) {
           // The query is over, and what follows is pg's. Not earlier: its parser is not reentrant.
-          if (end < this.#end) listener(this.#buffer.subarray(end, this.#end))
+          if (end < unread.end) listener(buffer.subarray(end, unread.end))
           return
         }
         continue
       }
       this.#rowCount++
       try {
-        const pending = this.#options.onCopyData(buffer, start + HEADER_BYTES, end)
+        const pending = this.#options.onCopyData(buffer, start + MESSAGE_HEADER_BYTES, end)
         if (pending !== undefined) {
           this.#wait(pending)
           return

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import { LogicalReplicationService } from 'pg-logical-replication'
 import { DomainError } from '../model/errors.ts'
-import { formatLsn, parseLsn, type Lsn } from '../model/lsn.ts'
+import { formatLsn, type Lsn } from '../model/lsn.ts'
 import type { ReplicationStream, StreamOptions } from '../model/source.ts'
 import { CoalescingSocket } from './coalescing-socket.ts'
 import type { SourceCredentials } from './credentials.ts'
@@ -14,6 +14,7 @@ import { toDomainError } from './sqlstate.ts'
 import { encodeStandbyStatus, statusIntervalMs } from './standby-status.ts'
 import { type StreamedReplay, StreamedTransactions } from './streamed-transactions.ts'
 import { canStream, prepareWalsender, startReplicationCommand, type Walsender } from './walsender.ts'
+import { WalsenderReader } from './walsender-reader.ts'
 
 /** Bounds of waiting; tests shorten them. */
 export interface StreamLimits {
@@ -58,13 +59,12 @@ export async function openReplicationStream(credentials: SourceCredentials, opti
 type State = 'connecting' | 'starting' | 'streaming' | 'closed' | 'failed'
 
 /**
- * One walsender connection. `pg-logical-replication` connects and carries the copy-both protocol; decoding happens in its plugin's
- * `parse`, without a `data` listener (facts 12), and status updates are sent here alone (facts 1, 2).
+ * One walsender connection. `pg-logical-replication` connects and carries the connection; what the walsender streams is read in its place by
+ * {@link WalsenderReader}, and status updates are sent here alone (facts 1, 2).
  *
  * States: *connecting* → (replication started) → *starting* → (the caller has the stream) → *streaming* → *closed*, and from each
- * → *failed*. Callbacks are called in *streaming* only; messages that come in *starting* are kept for it. A pause takes effect
- * between two chunks of the socket: what was read already (at most a slab) is held. So it is while a transaction that came in
- * parts before its commit is replayed.
+ * → *failed*. Callbacks are called in *streaming* only; messages that come in *starting* are kept for it. A pause takes effect between two
+ * messages: what was read already (at most a slab) waits. So it is while a transaction that came in parts before its commit is replayed.
  */
 class WalsenderStream implements ReplicationStream {
   readonly ended: Promise<void>
@@ -75,10 +75,8 @@ class WalsenderStream implements ReplicationStream {
   readonly #subject: string
   #walsender: Walsender | null = null
   #state: State = 'connecting'
-  /** What has come and must not be delivered yet, in its order. */
-  #held: (() => void)[] = []
+  #reader: WalsenderReader | null = null
   #isPaused = false
-  #isDelivering = false
   /** A streamed transaction that has committed is being decoded. */
   #isReplaying = false
   #replaying: Promise<void> = Promise.resolve()
@@ -125,29 +123,25 @@ class WalsenderStream implements ReplicationStream {
     const config = { ...clientConfigOf(this.#credentials, { replication: true }), stream: () => this.#socket }
     const service = new LogicalReplicationService(config, { acknowledge: { auto: false, timeoutSeconds: 0 } })
     const { slotName, publicationName, startLsn, signal } = this.#options
-    const decoder = this.#decoder
     const plugin = {
       name: 'pgoutput',
       options: undefined,
       start: async (client: pg.Client): Promise<unknown> => {
         client.on('notice', (notice) => { this.#onNotice(notice.code) })
+        // Before the first query: were it not between two messages, that query would show it.
+        this.#reader = WalsenderReader.attach(client.connection, {
+          mayDeliver: () => this.#state === 'connecting' || this.#canDeliver(),
+          message: (buffer, start, end) => { this.#decoder.decode(buffer, start, end) },
+          keepalive: (walEnd, isReplyRequested) => { this.#onKeepalive(walEnd, isReplyRequested) },
+          // An exception must not escape into the socket's `data` event: there nobody could catch it.
+          fail: (error) => { this.#fail(error) },
+        })
         this.#walsender = await prepareWalsender(client)
         const isStreaming = this.#streamed !== null && canStream(this.#walsender)
         return await client.query(startReplicationCommand({ slotName, publicationName, startLsn, isStreaming }))
       },
-      parse: (message: Buffer): void => {
-        if (this.#mustHold()) {
-          const copy = Buffer.from(message)
-          this.#held.push(() => { decoder.decode(copy) })
-          return
-        }
-        if (this.#state !== 'streaming') return
-        // An exception must not escape into the socket's `data` event: there nobody could catch it.
-        try {
-          decoder.decode(message)
-        } catch (error) {
-          this.#fail(error)
-        }
+      parse: (): never => {
+        throw new RangeError('a message that its reader has not taken')
       },
     }
     const onAbort = (): void => { this.#fail(signal?.reason) }
@@ -156,7 +150,6 @@ class WalsenderStream implements ReplicationStream {
       await new Promise<void>((resolve, reject) => {
         this.ended.catch(reject)
         service.on('error', (error) => { this.#failWith(error) })
-        service.on('heartbeat', (walEnd, _, isReplyRequested) => { this.#onKeepalive(parseLsn(walEnd), isReplyRequested) })
         service.on('start', () => {
           this.#onStarted()
           resolve()
@@ -212,17 +205,14 @@ class WalsenderStream implements ReplicationStream {
   #begin(): void {
     if (this.#state !== 'starting') return
     this.#state = 'streaming'
-    this.#socket.startBursts()
+    this.#socket.startBursts({ reusesSlab: true })
     this.#readOn()
     if (this.#wanted !== null) this.#sendStatus(false)
   }
 
+  /** A callback may pause again: what has come by then stays where it is. */
   #readOn(): void {
-    if (this.#isDelivering) return
-    this.#isDelivering = true
-    // A callback may pause again: what is held then stays held.
-    while (this.#held.length > 0 && this.#canDeliver()) this.#deliver(this.#held.shift() ?? (() => undefined))
-    this.#isDelivering = false
+    if (this.#canDeliver()) this.#reader?.goOn()
     if (this.#canDeliver()) this.#socket.startReading()
   }
 
@@ -250,25 +240,9 @@ class WalsenderStream implements ReplicationStream {
     return this.#state === 'streaming' && !this.#isPaused && !this.#isReplaying
   }
 
-  /** Before the caller has the stream, while it is paused or replays: what was read already waits, whole messages only. */
-  #mustHold(): boolean {
-    return this.#state === 'starting' || (this.#state === 'streaming' && (this.#isPaused || this.#isReplaying || this.#held.length > 0))
-  }
-
-  #deliver(callback: () => void): void {
-    if (this.#state !== 'streaming') return
-    try {
-      callback()
-    } catch (error) {
-      this.#fail(error)
-    }
-  }
-
   #onKeepalive(walEnd: Lsn, isReplyRequested: boolean): void {
     if (isReplyRequested) this.#sendStatus(false)
-    const deliver = (): void => { this.#options.onKeepalive(walEnd) }
-    if (this.#mustHold()) this.#held.push(deliver)
-    else this.#deliver(deliver)
+    this.#options.onKeepalive(walEnd)
   }
 
   requestKeepalive(): void {
@@ -339,7 +313,7 @@ class WalsenderStream implements ReplicationStream {
   #end(): void {
     clearInterval(this.#statusTimer)
     clearTimeout(this.#confirmTimer)
-    this.#held = []
+    this.#reader?.close()
     this.#goOn(false)
     this.#streamed?.close()
   }
