@@ -1,3 +1,4 @@
+import { CELL_TEXT, CELL_UNCHANGED, type TupleView } from '../../model/change.ts'
 import { CellKind, type CellEncoding } from './cell-encoding.ts'
 import { rewriteInterval, rewriteTemporal } from './temporal-text.ts'
 
@@ -66,6 +67,39 @@ export class CellWriter {
   ascii(value: string): void {
     this.reserve(value.length)
     this.position += this.buffer.write(value, this.position, 'latin1')
+  }
+
+  /**
+   * Writes the cells of a row, a delimiter before each: `tupleIndexes[i]` is the place in the tuple of what `encodings[i]` stages, −1 = nowhere. A
+   * value that the tuple leaves unchanged is taken from `oldTuple` where it is there. Reserves by itself. Returns the index of a column whose
+   * value does not fit (what was written of the row is then to be taken back), or −1.
+   */
+  cells(encodings: readonly CellEncoding[], tupleIndexes: Int32Array, tuple: TupleView, oldTuple: TupleView | null): number {
+    const room = 2 * (byteCountOf(tuple) + (oldTuple === null ? 0 : byteCountOf(oldTuple))) + 64 * (encodings.length + 1)
+    this.reserve(room)
+    for (let index = 0; index < encodings.length; index++) {
+      this.buffer[this.position++] = DELIMITER
+      const place = tupleIndexes[index] as number
+      if (place < 0) continue
+      let source = tuple
+      let kind = tuple.kinds[place]
+      if (kind === CELL_UNCHANGED && oldTuple?.kinds[place] === CELL_TEXT) {
+        source = oldTuple
+        kind = CELL_TEXT
+      }
+      if (kind !== CELL_TEXT) continue
+      const encoding = encodings[index] as CellEncoding
+      const start = source.starts[place] as number
+      const end = source.ends[place] as number
+      if (encoding.kind === CellKind.Plain) this.raw(source.buffer, start, end)
+      else if (encoding.kind === CellKind.Text) this.#text(source.buffer, start, end)
+      else {
+        if (!this.cell(encoding, source.buffer, start, end)) return index
+        // What is rewritten may take more than its share.
+        this.reserve(room)
+      }
+    }
+    return -1
   }
 
   /**
@@ -228,6 +262,13 @@ export class CellWriter {
     out[this.position++] = 0x22
     return true
   }
+}
+
+/** At least as many bytes as the tuple's cells have. */
+function byteCountOf({ starts, ends, columnCount }: TupleView): number {
+  let byteCount = 0
+  for (let place = 0; place < columnCount; place++) byteCount += (ends[place] as number) - (starts[place] as number)
+  return byteCount
 }
 
 /** Does the decimal text have at most `precision − scale` digits before the point and `scale` after it (trailing zeros apart)? NaN and infinity do not fit. */

@@ -5,7 +5,6 @@ import { DomainError } from '../../model/errors.ts'
 import type { Lsn } from '../../model/lsn.ts'
 import { isAppendOnly, keepsPast } from '../../model/shapes.ts'
 import { tableKey, type TableSchema } from '../../model/table-schema.ts'
-import type { CellEncoding } from './cell-encoding.ts'
 import { CellWriter, DELIMITER, FLUSH_BYTES } from './cell-writer.ts'
 import { refusedColumnName, refusedSoftDelete } from './column-names.ts'
 import { alteredColumns, carriedColumns } from './columns.ts'
@@ -250,24 +249,8 @@ export class TableWriter implements TableStage {
     writer.delimiter()
     this.#unchangedList(step, tuple, oldTuple)
     if (this.#omitted.length > 0) this.#omittedList(step, transaction)
-    const { tupleIndexes } = this.table
-    for (let index = 0; index < step.encodings.length; index++) {
-      writer.reserve(64)
-      writer.delimiter()
-      const place = tupleIndexes[index] ?? -1
-      if (place < 0) continue
-      let source = tuple
-      let kind = tuple.kinds[place]
-      if (kind === CELL_UNCHANGED && oldTuple?.kinds[place] === CELL_TEXT) {
-        source = oldTuple
-        kind = CELL_TEXT
-      }
-      if (kind !== CELL_TEXT) continue
-      const start = source.starts[place] ?? 0
-      const end = source.ends[place] ?? 0
-      writer.reserve(2 * (end - start) + 64)
-      if (!writer.cell(step.encodings[index] as CellEncoding, source.buffer, start, end)) return index
-    }
+    const misfit = writer.cells(step.encodings, this.table.tupleIndexes, tuple, oldTuple)
+    if (misfit >= 0) return misfit
     writer.reserve(1)
     writer.endRow()
     const rowBytes = writer.position - this.#rowStart
