@@ -10,7 +10,9 @@ const NEWLINE = 0x0a
 const CARRIAGE_RETURN = 0x0d
 
 /** A cell shorter than this is copied byte by byte: the call into native memcpy costs more. */
-const NATIVE_COPY_BYTES = 48
+const NATIVE_COPY_BYTES = 64
+/** Bytes that may have to be quoted are below it, and so are tabs and other rare ones. */
+const FIRST_ORDINARY = 0x20
 
 /** Above this, a full buffer is handed to the file. */
 export const FLUSH_BYTES = 1 << 20
@@ -53,13 +55,13 @@ export class CellWriter {
 
   /** Copies bytes that need no check. The caller has reserved. */
   raw(source: Buffer, start: number, end: number): void {
+    if (end - start >= NATIVE_COPY_BYTES) {
+      this.position += source.copy(this.buffer, this.position, start, end)
+      return
+    }
     const out = this.buffer
     let position = this.position
-    if (end - start < NATIVE_COPY_BYTES) {
-      for (let i = start; i < end; i++) out[position++] = source[i] as number
-    } else {
-      position += source.copy(out, position, start, end)
-    }
+    for (let i = start; i < end; i++) out[position++] = source[i] as number
     this.position = position
   }
 
@@ -162,16 +164,10 @@ export class CellWriter {
       this.position = begin + 2
       return
     }
-    let position = begin
-    for (let i = start; i < end; i++) {
-      const byte = source[i] as number
-      if (byte <= DELIMITER && (byte === NEWLINE || byte === CARRIAGE_RETURN || byte === DELIMITER || byte === QUOTE)) {
-        this.#quotedText(source, start, end)
-        return
-      }
-      out[position++] = byte
-    }
-    this.position = position
+    const position = copyOrdinary(source, start, end, out, begin)
+    if (position >= 0) this.position = position
+    else if (needsQuotes(source, start, end)) this.#quotedText(source, start, end)
+    else this.raw(source, start, end)
   }
 
   #quotedText(source: Buffer, start: number, end: number): void {
@@ -262,6 +258,50 @@ export class CellWriter {
     out[this.position++] = 0x22
     return true
   }
+}
+
+/**
+ * Copies bytes as long as all are ordinary; returns the position behind them, or −1 where one is not. Eight at a time, with one comparison for
+ * all: this loop is where most of the time of staging goes.
+ */
+// eslint-disable-next-line @typescript-eslint/max-params
+function copyOrdinary(source: Buffer, start: number, end: number, out: Buffer, begin: number): number {
+  let at = start
+  let position = begin
+  for (const last = end - 8; at <= last; at += 8, position += 8) {
+    const a = source[at] as number
+    const b = source[at + 1] as number
+    const c = source[at + 2] as number
+    const d = source[at + 3] as number
+    const e = source[at + 4] as number
+    const f = source[at + 5] as number
+    const g = source[at + 6] as number
+    const h = source[at + 7] as number
+    const lowest = (a - FIRST_ORDINARY) | (b - FIRST_ORDINARY) | (c - FIRST_ORDINARY) | (d - FIRST_ORDINARY) | (e - FIRST_ORDINARY) | (f - FIRST_ORDINARY) | (g - FIRST_ORDINARY) | (h - FIRST_ORDINARY)
+    if (lowest < 0) return -1
+    out[position] = a
+    out[position + 1] = b
+    out[position + 2] = c
+    out[position + 3] = d
+    out[position + 4] = e
+    out[position + 5] = f
+    out[position + 6] = g
+    out[position + 7] = h
+  }
+  for (; at < end; at++) {
+    const byte = source[at] as number
+    if (byte < FIRST_ORDINARY) return -1
+    out[position++] = byte
+  }
+  return position
+}
+
+function needsQuotes(source: Buffer, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) {
+    const byte = source[at]
+    if (byte === NEWLINE || byte === CARRIAGE_RETURN || byte === DELIMITER || byte === QUOTE) return true
+  }
+  return false
 }
 
 /** At least as many bytes as the tuple's cells have. */
