@@ -6,11 +6,19 @@ import { isTableFault } from './copier.ts'
  */
 export class RecordQueue {
   #tail: Promise<unknown> = Promise.resolve()
+  #isBroken = false
+
+  /** Nothing is written any more. */
+  get isBroken(): boolean {
+    return this.#isBroken
+  }
 
   async run<T>(work: () => Promise<T>): Promise<T> {
     const run = this.#tail.then(work)
     this.#tail = run.catch((error: unknown) => {
-      if (!isTableFault(error)) throw error
+      if (isTableFault(error)) return
+      this.#isBroken = true
+      throw error
     })
     this.#tail.catch(() => undefined)
     return run

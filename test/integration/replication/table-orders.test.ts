@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import type { Destination } from '../../../src/model/destination.ts'
 import type { ReplicationSpec } from '../../../src/model/spec.ts'
 import type { TableState } from '../../../src/model/status.ts'
-import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
+import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
 import { createDatabase } from '../../support/servers.ts'
 
 let database: Awaited<ReturnType<typeof createDatabase>>
@@ -17,8 +18,8 @@ afterAll(async () => {
 type Given = Partial<ReplicationSpec> & { readonly tableNames: readonly string[] | null }
 
 /** A pipeline with a schema of its own, called like its slot, in which `tables` stand: `name: definition`. */
-async function pipelineOf(slotName: string, tables: Readonly<Record<string, string>>, given: Given): Promise<TestPipeline> {
-  const pipeline = new TestPipeline(database.url, specOf({ slotName, schemaName: slotName, ...given }))
+async function pipelineOf(slotName: string, tables: Readonly<Record<string, string>>, given: Given, options: TestPipelineOptions = {}): Promise<TestPipeline> {
+  const pipeline = new TestPipeline(database.url, specOf({ slotName, schemaName: slotName, ...given }), options)
   await pipeline.sql(`CREATE SCHEMA ${slotName}; ${Object.entries(tables).map(([name, columns]) => `CREATE TABLE ${slotName}.${name} (${columns})`).join('; ')}`)
   return pipeline
 }
@@ -200,6 +201,36 @@ it('takes other options with the next slice: a table that refused a schema chang
   await pipeline.sql('INSERT INTO order_options.a VALUES (3, 3)')
   await pipeline.catchUp()
   expect(await position()).not.toEqual(held)
+  await requireEqual(pipeline, 'a')
+  await dropped(pipeline)
+})
+
+/** Its first swap takes longer than it takes a slice to see that all is copied, and fails. */
+function failingSwap(destination: Destination, state: { hasFailed: boolean }): Destination {
+  return new Proxy(destination, {
+    get: (target, name: keyof Destination) => {
+      const member: unknown = Reflect.get(target, name, target)
+      if (typeof member !== 'function') return member
+      if (name !== 'swapCopy' || state.hasFailed) return (...given: unknown[]): unknown => Reflect.apply(member, target, given)
+      return async () => {
+        state.hasFailed = true
+        await new Promise((resolve) => setTimeout(resolve, 1_500))
+        throw new Error('the swap has failed')
+      }
+    },
+  })
+}
+
+it('does not say that it is done where the swap of a copy fails at the very end', { timeout: 120_000 }, async () => {
+  const state = { hasFailed: true }
+  await using pipeline = await pipelineOf('order_swap', { a: 'id int PRIMARY KEY' }, { tableNames: ['a'] }, { around: (destination) => failingSwap(destination, state) })
+  await pipeline.sql('INSERT INTO order_swap.a SELECT generate_series(1, 5)')
+  await pipeline.initialize()
+  await pipeline.catchUp()
+  await pipeline.order({ tag: 'resync', tableNames: ['a'] })
+  state.hasFailed = false
+  await expect(pipeline.catchUp()).rejects.toThrow('the swap has failed')
+  await pipeline.catchUp()
   await requireEqual(pipeline, 'a')
   await dropped(pipeline)
 })
