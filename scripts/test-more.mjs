@@ -1,7 +1,7 @@
 /**
  * What `npm test` has no time for:
  *
- *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds
+ *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds; kills at every commit
  *   npm run test:matrix   the integration tests on every major version of PostgreSQL, or on those named: npm run test:matrix -- 14 16
  *
  * Fails when any run fails, and says which.
@@ -11,7 +11,10 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const MAJORS = ['14', '15', '16', '17', '18']
-const LONG_TESTS = ['test/integration/replication/random.test.ts', 'test/integration/replication/schema-fuzz.test.ts', 'test/integration/destinations/round-trip.test.ts']
+const LONG_TESTS = [
+  ...['random', 'schema-fuzz', 'ask-kill'].map((name) => `test/integration/replication/${name}.test.ts`),
+  'test/integration/destinations/round-trip.test.ts',
+]
 
 /** Mutations of recorded messages that are tried for each second of the others. */
 const FUZZ_RUNS_PER_SECOND = 50
@@ -28,7 +31,7 @@ function runs() {
   if (what === 'long') {
     const seconds = process.env.LONG_SECONDS ?? '1800'
     const seed = String(Date.now() % 2 ** 31)
-    const env = { RANDOM_SECONDS: seconds, RANDOM_SEED: seed, SCHEMA_SECONDS: seconds, SCHEMA_SEED: seed, ROUND_TRIP_VALUES: '5000', ROUND_TRIP_SEED: seed }
+    const env = { RANDOM_SECONDS: seconds, RANDOM_SEED: seed, SCHEMA_SECONDS: seconds, SCHEMA_SEED: seed, ROUND_TRIP_VALUES: '5000', ROUND_TRIP_SEED: seed, KILLS: 'all' }
     const fuzz = { FUZZ_RUNS: String(Number(seconds) * FUZZ_RUNS_PER_SECOND), FUZZ_SEED: seed }
     return [[`long, seed ${seed}`, LONG_TESTS, env], [`messages, seed ${seed}`, ['test/unit/postgres/pgoutput/fuzz.test.ts'], fuzz, 'unit']]
   }

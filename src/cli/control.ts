@@ -18,8 +18,8 @@ interface ControlVerb {
   readonly verb: string
   readonly update: string
   readonly description: string
-  /** Whether it takes tables. */
-  readonly tables?: 'optional' | 'required'
+  /** Whether it takes tables, or exactly one. */
+  readonly tables?: 'optional' | 'required' | 'one'
 }
 
 const CONTROL_VERBS: readonly ControlVerb[] = [
@@ -31,17 +31,19 @@ const CONTROL_VERBS: readonly ControlVerb[] = [
   { verb: 'add', update: 'addTables', description: 'replicate more tables, beside those that go on', tables: 'required' },
   { verb: 'remove', update: 'removeTables', description: 'stop replicating tables; their rows stay', tables: 'required' },
   { verb: 'resync', update: 'resyncTables', description: 'copy tables anew, swapped in at once', tables: 'required' },
+  { verb: 'approve', update: 'approveSchemaChange', description: 'let a table make the schema change that it waits at (--schema-changes ask)', tables: 'one' },
 ]
 
 interface ControlOptions {
   readonly tables?: readonly string[]
+  readonly table?: string
   readonly dropDestination?: true
   readonly timeout?: string
 }
 
 const DEFAULT_TIMEOUT_SECONDS = 120
 
-/** `pause`, `resume`, `stop`, `retry`, `recover`, `add`, `remove`, `resync`: one update each, answered with the status. */
+/** `pause`, `resume`, `stop`, `retry`, `recover`, `add`, `remove`, `resync`, `approve`: one update each, answered with the status. */
 export function addControlVerbs(program: Command): void {
   for (const control of CONTROL_VERBS) {
     const command = program
@@ -51,6 +53,7 @@ export function addControlVerbs(program: Command): void {
       .option('--timeout <seconds>', `longest time to wait for the answer (default: ${DEFAULT_TIMEOUT_SECONDS})`)
     if (control.tables === 'optional') command.option('--tables <names>', 'tables, separated by commas', parseTableList)
     if (control.tables === 'required') command.requiredOption('--tables <names>', 'tables, separated by commas', parseTableList)
+    if (control.tables === 'one') command.requiredOption('--table <name>', 'the table')
     if (control.verb === 'remove') command.option('--drop-destination', 'drop their destination tables too')
     answer(command, async ([workflowId]) => await runControl(control, workflowId, command.opts<ControlOptions>()))
   }
@@ -61,6 +64,7 @@ async function runControl(control: ControlVerb, given: string | undefined, optio
   if (!(timeoutSeconds > 0)) throw usageError('--timeout is not a number of seconds', `for example --timeout ${DEFAULT_TIMEOUT_SECONDS}`)
   const input = {
     ...(options.tables === undefined ? {} : { tableNames: options.tables }),
+    ...(options.table === undefined ? {} : { table: options.table }),
     ...(options.dropDestination === undefined ? {} : { dropDestination: true }),
   }
   return await withClient(async (client) => {

@@ -76,7 +76,7 @@ export function statusText({ workflowId, status, activity }: LiveStatus, rate: n
     facts.map(([name, value]) => `${colors.dim(name ?? '')} ${value ?? ''}`).join('   '),
     tablesText(status),
     ...Object.entries(status.tables).flatMap(([name, { error }]) =>
-      error === undefined ? [] : [`${colors.red(`${name}: ${error.type}`)}: ${error.message}`, indented(error.remedy)],
+      error === undefined ? [] : [`${colors.red(`${name}: ${error.type}`)}: ${indented(error.message).trimStart()}`, indented(error.remedy)],
     ),
     ...status.warnings.map((warning) => `${colors.yellow('warning')}: ${warning}`),
     ...(status.lastError === undefined

@@ -2,7 +2,7 @@ import type { TupleView } from './change.ts'
 import type { DelimitedText, Lines } from './delimited-text.ts'
 import type { DomainError, ErrorReport } from './errors.ts'
 import type { Lsn } from './lsn.ts'
-import type { PresentRows, SourceIdentity } from './source.ts'
+import type { SourceIdentity } from './source.ts'
 import type { Shaping } from './shapes.ts'
 import type { ColumnHint } from './spec.ts'
 import type { ReplicaIdentity, SourceColumn, TableName, TableSchema, TableStorage } from './table-schema.ts'
@@ -58,6 +58,8 @@ export interface Destination {
   applyKeys(fence: Fence, table: TableRecord, keys: ChunkStage): Promise<TableRecord | null>
   /** Forgets what was set aside for a chunk whose copy failed (null = any chunk of the table): its next snapshot is later. */
   dropDeferred(oid: number, chunk: number | null): Promise<void>
+  /** Tells what a change at the source would have it do, for people; nothing is changed. What rows hold is left out of it. */
+  foresee(table: TableRecord, change: ForeseenChange): Promise<Foresight>
   /** Writes the plan of a copy and makes the table that it fills, empty. */
   prepareCopy(fence: Fence, table: TableRecord): Promise<void>
   /** The table's shape is another: its copy begins anew in an empty table of that shape, beside the rows that readers see already. */
@@ -192,11 +194,6 @@ export interface TableRecord extends Shaping {
   readonly mayRepeat?: boolean
   /** The source's storage as it was not later than the rows were copied, or as last seen; null = not known. */
   readonly storage: TableStorage | null
-  /**
-   * LSN text: rows may hold values that were read at the source as it was just before it, where the stream left them out and nobody had them. Until the stream is
-   * there they may be those of a row that has come to the key since. Absent = none.
-   */
-  readonly aheadUntilLsn?: string
   /** Why the table is `removed`, where it left by itself. */
   readonly departure?: Departure
   readonly copy: CopyRecord | null
@@ -204,6 +201,8 @@ export interface TableRecord extends Shaping {
   readonly lastGeneration?: number
   /** Changes that came since the table stopped; null = none are kept (it goes on by a fresh copy). */
   readonly quarantine: QuarantineRecord | null
+  /** `schemaChanges: "ask"`; absent = nothing has been asked. The destination stores it and does not look at it. */
+  readonly approval?: SchemaApproval
   readonly counts: TableCounts
   readonly error: ErrorReport | null
   /** Of a table that is read without a slot. The destination stores it and does not look at it. */
@@ -246,6 +245,14 @@ export interface QuarantineRecord {
   readonly startOffset: number
   /** What lies behind it was not committed: the slot sends it again. */
   readonly endOffset: number
+}
+
+/** What an operator has been asked of a table's changes at the source. Changes are told apart by fingerprints. */
+export interface SchemaApproval {
+  /** The change that the table stopped at, and that waits for an answer; null = none does. */
+  readonly pending: string | null
+  /** Changes that may be made when they are met, each once: forgotten in the transaction that makes it. */
+  readonly approved: readonly string[]
 }
 
 /**
@@ -346,6 +353,19 @@ export interface ColumnsChange {
   readonly key: readonly string[]
 }
 
+/** A change at the source that has not been made here: of columns in place, of the table's name, or one that a fresh copy makes right. */
+export type ForeseenChange =
+  | { readonly tag: 'alter'; readonly change: ColumnsChange }
+  | { readonly tag: 'rename'; readonly names: TableNames }
+  | { readonly tag: 'copy' }
+
+/** What a change would run and touch. */
+export interface Foresight {
+  readonly statements: readonly string[]
+  /** Rows that it would write, or that would be copied anew: about as many. */
+  readonly rowCount: number
+}
+
 /** A column that came, and the text of the value that the rows which are there have in it; null = NULL. */
 export interface AddedColumn extends SourceColumn {
   readonly valueOfOlderRows: string | null
@@ -397,7 +417,7 @@ export interface ChunkStage {
 /** What an apply may have to ask the source, and how rows of filtered tables are judged. */
 export interface RowLookup {
   /** Present text of `columns` for rows with these keys; absent rows are left out, so ask for the key too. */
-  readRows(table: TableRecord, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<PresentRows>
+  readRows(table: TableRecord, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<readonly (readonly (string | null)[])[]>
   /** The chunk of each key. */
   locateKeys(table: TableRecord, keys: readonly (readonly string[])[]): Promise<readonly number[]>
   /** Does a change count? `defer` = apply it right after the chunk that is being copied. */

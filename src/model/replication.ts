@@ -27,8 +27,8 @@ export interface ReplicationEngine {
    */
   retryTables(request: RetryRequest): Promise<void>
   /**
-   * Adds, removes or copies anew tables of a replication that has been initialized, beside those that go on. Throws before anything is
-   * changed; what is returned is durable. Repeated after a crash it comes to the same end.
+   * Adds, removes or copies anew tables of a replication that has been initialized, or lets one make a change that waits for it, beside those
+   * that go on. Throws before anything is changed; what is returned is durable. Repeated after a crash it comes to the same end.
    */
   changeTables(request: ChangeTablesRequest, context: OperationContext): Promise<ChangeTablesResult>
   /** Drops slot and publication and, when asked, destination tables and state. Idempotent. */
@@ -152,6 +152,8 @@ export type TablesOrder =
   | { readonly tag: 'add'; readonly tableNames: readonly string[] }
   | { readonly tag: 'remove'; readonly tableNames: readonly string[]; readonly dropDestination: boolean }
   | { readonly tag: 'resync'; readonly tableNames: readonly string[] }
+  /** The change of one table that waits for it. */
+  | { readonly tag: 'approve'; readonly tableNames: readonly [string] }
 
 export interface ChangeTablesRequest {
   readonly spec: ReplicationSpec

@@ -182,6 +182,9 @@ export function toXminSpec(fields: z.output<z.ZodObject<typeof XMIN_FIELDS>>): U
 /** What updates `addTables` and `resyncTables` take. */
 export const TABLES_FIELDS = { tableNames: tableNameList } as const
 
+/** What update `approveSchemaChange` takes. */
+export const APPROVE_FIELDS = { table: bounded(requiredText, MAX_TABLE_NAME_BYTES) } as const
+
 /** What update `removeTables` takes. */
 export const REMOVE_FIELDS = { ...TABLES_FIELDS, dropDestination: flag.nullish() } as const
 
@@ -216,7 +219,6 @@ export function toSpec(fields: SpecFields): UnresolvedSpec {
 /** Fields and values of the contract that this version recognises and does not have yet: refused, never ignored. */
 export function findUnsupported(fields: Partial<SpecFields>): readonly string[] {
   const found: readonly (readonly [string, boolean])[] = [
-    ['schemaChanges ask', fields.schemaChanges === 'ask'],
     ['walBudgetBytes', fields.walBudgetBytes !== undefined && fields.walBudgetBytes !== null],
     ['spoolBudgetBytes', fields.spoolBudgetBytes !== undefined && fields.spoolBudgetBytes !== null],
   ]

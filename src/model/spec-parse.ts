@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { DomainError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
 import { shellWord } from './remedy.ts'
-import { DROP_FIELDS, findUnsupported, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, XMIN_FIELDS } from './spec-parse-fields.ts'
+import { APPROVE_FIELDS, DROP_FIELDS, findUnsupported, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, XMIN_FIELDS } from './spec-parse-fields.ts'
 import { holdsSecret, looksLikeSecret } from './spec-parse-secrets.ts'
 import type { RunningOptions, UnresolvedSpec, UnresolvedXminSpec } from './spec.ts'
 
@@ -26,6 +26,7 @@ const xminSchema = z.strictObject(XMIN_FIELDS)
 const retrySchema = z.strictObject(RETRY_FIELDS)
 const tablesSchema = z.strictObject(TABLES_FIELDS)
 const removeSchema = z.strictObject(REMOVE_FIELDS)
+const approveSchema = z.strictObject(APPROVE_FIELDS)
 const optionsSchema = z.strictObject(OPTIONS_FIELDS)
 const emptySchema = z.strictObject({})
 
@@ -82,6 +83,11 @@ export function parseTablesInput(input: unknown, origin: InputOrigin): readonly 
 export function parseRemoveInput(input: unknown, origin: InputOrigin): { readonly tableNames: readonly string[]; readonly dropDestination: boolean } {
   const { tableNames, dropDestination } = parseObject(removeSchema, input ?? {}, origin)
   return { tableNames, dropDestination: dropDestination ?? false }
+}
+
+/** Parses the input of update `approveSchemaChange`: the table that is meant. */
+export function parseApproveInput(input: unknown, origin: InputOrigin): string {
+  return parseObject(approveSchema, input ?? {}, origin).table
 }
 
 /** Parses the input of update `setOptions`: those that it names. Throws as {@link parseReplicationInput} does, and where it names none. */

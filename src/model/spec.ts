@@ -122,6 +122,11 @@ export interface RemoveTablesInput extends TablesInput {
   readonly dropDestination?: boolean
 }
 
+/** Input of update `approveSchemaChange`. */
+export interface ApproveSchemaChangeInput {
+  readonly table: string
+}
+
 /** Options of a replication that may be changed while it runs. */
 export type RunningOptions = Partial<Pick<ReplicationSpec, 'targetBatchSize' | 'flushSlot' | 'schemaChanges'>>
 

@@ -71,10 +71,15 @@ export interface TableShape {
 
 /** The same columns under the same names, of the same types, and the same key? With a column list others may stand beside them. */
 export function hasShape(present: TableShape, known: TableShape, hasColumnList: boolean): boolean {
+  return hasColumns(present, known, hasColumnList) && sorted(present.key) === sorted(known.key)
+}
+
+/** The same, whatever the key is. */
+export function hasColumns(present: Pick<TableShape, 'columns'>, known: Pick<TableShape, 'columns'>, hasColumnList: boolean): boolean {
   const isThere = (column: TableShape['columns'][number]): boolean =>
     present.columns.some((now) => now.attributeNumber === column.attributeNumber && looksLike(column, now))
   const hasMore = present.columns.length > known.columns.length
-  return known.columns.every(isThere) && (hasColumnList || !hasMore) && sorted(present.key) === sorted(known.key)
+  return known.columns.every(isThere) && (hasColumnList || !hasMore)
 }
 
 function sorted(names: readonly string[]): string {

@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ChunkStage, type Destination, type Fence, nextGeneration, replacingOf, type RowLookup, type TableRecord } from '../model/destination.ts'
-import { DomainError, reportOf, type ErrorKind } from '../model/errors.ts'
+import { DomainError, type ErrorKind } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { ChangedTable, ChunkCopy, Source } from '../model/source.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
-import { rowsCopiedUnder } from './copied-rows.ts'
-import { schemaChangeRefused } from './schema-watcher.ts'
+import { stopped } from './retry.ts'
+import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import { stageCopy } from './stage-copy.ts'
 import type { TableRuntime } from './table-runtime.ts'
 
@@ -32,8 +33,7 @@ export interface CopierOptions {
   /** Serialises everything that changes records. */
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
   readonly onActivity: (text: string) => void
-  /** `schemaChanges: "refuse"`. */
-  readonly refusesSchemaChanges: boolean
+  readonly spec: Pick<ReplicationSpec, 'schemaChanges'>
   /** The position that is applied at the destination. */
   readonly appliedLsn: () => Lsn
   /** Whom the copy waits for: pids, and names of prepared transactions. */
@@ -123,8 +123,7 @@ export class Copier {
       return
     }
     // Not later than the first chunk's snapshot: what is rewritten from now on shows by it.
-    const look = await source.look([table.record.oid], null)
-    const seen = look.tables[0]
+    const seen = (await source.look([table.record.oid], null)).tables[0]
     await exclusive(async () => {
       const { record } = table
       const chunks = plan.ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
@@ -133,7 +132,6 @@ export class Copier {
         state: 'snapshotting',
         copy: { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows: plan.estimatedRows, chunks, ...replacingOf(record) },
         storage: seen?.storage ?? record.storage,
-        ...rowsCopiedUnder(look.operations),
         counts: { ...record.counts, snapshotRows: 0 },
       }
       await destination.dropDeferred(record.oid, null)
@@ -203,8 +201,9 @@ export class Copier {
 
   /** The table has changed its shape since it was described: its copy begins anew in the shape that it has. */
   async #follow(table: TableRuntime, { table: schema }: ChangedTable, generation: number): Promise<void> {
-    const { source, destination, fence, exclusive } = this.#options
-    if (schema !== null && this.#options.refusesSchemaChanges) throw schemaChangeRefused(tableKey(table.record.source))
+    const { spec, source, destination, fence, exclusive } = this.#options
+    const change: SourceChange | null = schema === null ? null : { tag: 'copy', schema: replicatedShape(table.record, schema) }
+    if (change !== null && !isAllowed(spec, change, (fingerprint) => table.takeApproval(fingerprint))) throw await refusalOf(this.#options, table.record, change)
     const isThere = schema !== null || (await source.look([table.record.oid], null)).tables.length > 0
     await exclusive(async () => {
       // A copy that has begun anew meanwhile looks for itself.
@@ -214,7 +213,7 @@ export class Copier {
         return
       }
       await destination.dropDeferred(table.record.oid, null)
-      table.reshape(await destination.restartCopy(fence, table.record, replicatedShape(table.record, schema)))
+      table.reshape(await destination.restartCopy(fence, table.withUsedApprovals(table.record), replicatedShape(table.record, schema)))
     })
   }
 
@@ -270,7 +269,7 @@ export class Copier {
       if (!isTableFault(error)) throw error
       const { destination, fence, exclusive } = this.#options
       await exclusive(async () => {
-        const failed: TableRecord = { ...table.record, state: 'failed', error: reportOf(error) }
+        const failed = stopped(table.record, error)
         await destination.saveTables(fence, [failed])
         table.update(failed)
       })

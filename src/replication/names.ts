@@ -1,8 +1,9 @@
 import type { Batch } from '../model/destination.ts'
-import { DomainError } from '../model/errors.ts'
+import type { DomainError } from '../model/errors.ts'
 import type { CatalogLook } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableName } from '../model/table-schema.ts'
+import { type ApprovalOptions, isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { TableRuntime } from './table-runtime.ts'
 
 export function sameTable(a: TableName, b: TableName): boolean {
@@ -19,21 +20,25 @@ export interface NameChange {
   readonly spec: ReplicationSpec
   readonly name: TableName
   readonly warn: (warning: string) => void
+  /** See {@link judgeRename}. */
+  readonly refusal: DomainError | null
 }
 
-/** Follows a table to its new name in the batch that is being filled; where schema changes are refused the table stops. */
-export function stageRename(batch: Batch, table: TableRuntime, { spec, name, warn }: NameChange): void {
-  const before = tableKey(table.name)
-  const now = tableKey(name)
-  if (spec.schemaChanges === 'refuse') {
-    const error = new DomainError({
-      kind: 'SchemaChangeRefused',
-      message: `${before} is named ${now} at the source now, and schemaChanges is "refuse"`,
-      remedy: 'Let schemaChanges be "apply": by the update setOptions, or by a stop and a start. The table is followed to its new name.',
-    })
-    batch.fail(table.batchTable, error)
+/** Why a table must not be followed to its new name; null = it may be. */
+export async function judgeRename(approval: ApprovalOptions & { readonly spec: ReplicationSpec }, table: TableRuntime, name: TableName): Promise<DomainError | null> {
+  const source = { schema: name.schema, name: name.name }
+  const change: SourceChange = { tag: 'rename', names: { source, target: targetNameOf(approval.spec, source) } }
+  return isAllowed(approval.spec, change, (fingerprint) => table.takeApproval(fingerprint)) ? null : refusalOf(approval, table.record, change)
+}
+
+/** Follows a table to its new name in the batch that is being filled; where it must not be followed, the table stops. */
+export function stageRename(batch: Batch, table: TableRuntime, { spec, name, warn, refusal }: NameChange): void {
+  if (refusal !== null) {
+    batch.fail(table.batchTable, refusal)
     return
   }
+  const before = tableKey(table.name)
+  const now = tableKey(name)
   const source = { schema: name.schema, name: name.name }
   batch.rename(table.batchTable, { source, target: targetNameOf(spec, source) })
   table.name = source
@@ -45,7 +50,12 @@ export function stageRename(batch: Batch, table: TableRuntime, { spec, name, war
  * is followed in the same transaction, so that two tables may change names.
  */
 export async function followName(
-  change: NameChange & { readonly table: TableRuntime; readonly tables: ReadonlyMap<number, TableRuntime>; readonly look: (oids: readonly number[]) => Promise<CatalogLook> },
+  change: Omit<NameChange, 'refusal'> & {
+    readonly table: TableRuntime
+    readonly tables: ReadonlyMap<number, TableRuntime>
+    readonly destination: ApprovalOptions['destination']
+    readonly look: (oids: readonly number[]) => Promise<CatalogLook>
+  },
   batchOf: () => Batch,
 ): Promise<void> {
   const { table, tables, spec, look } = change
@@ -53,16 +63,21 @@ export async function followName(
   const others = [...tables.values()].filter((other) => other !== table && other.record.state !== 'removed')
   const isTaken = others.some(({ record }) => tableKey(record.target).toLowerCase() === tableKey(target).toLowerCase())
   const seen = isTaken ? new Map((await look(others.map(({ record }) => record.oid))).tables.map((other) => [other.oid, other])) : null
+  const refusal = await judgeRename(change, table, change.name)
+  const renamed = others.flatMap((other) => {
+    const now = seen?.get(other.record.oid)
+    return now === undefined || other.record.state === 'failed' || sameTable(other.name, now) ? [] : [{ other, now }]
+  })
+  const judged = await Promise.all(renamed.map(async ({ other, now }) => ({ other, name: now, refusal: await judgeRename(change, other, now) })))
   const batch = batchOf()
-  stageRename(batch, table, change)
+  stageRename(batch, table, { ...change, refusal })
   if (seen === null) return
   for (const other of others) {
-    const now = seen.get(other.record.oid)
     // Whatever it wrote before it was dropped stands before this place.
-    if (now === undefined && sameTable(other.name, change.name)) {
-      batch.remove(other.batchTable, 'dropped')
-      other.leave()
-      change.warn(`${tableKey(change.name)} was dropped at the source and another table has its name: that one's rows replace its`)
-    } else if (now !== undefined && other.record.state !== 'failed' && !sameTable(other.name, now)) stageRename(batch, other, { ...change, name: now })
+    if (seen.has(other.record.oid) || !sameTable(other.name, change.name)) continue
+    batch.remove(other.batchTable, 'dropped')
+    other.leave()
+    change.warn(`${tableKey(change.name)} was dropped at the source and another table has its name: that one's rows replace its`)
   }
+  for (const { other, ...present } of judged) stageRename(batch, other, { ...change, ...present })
 }

@@ -3,6 +3,7 @@ import { formatLsn, maxLsn, type Lsn } from '../model/lsn.ts'
 import type { SourceHealth } from '../model/source.ts'
 import type { ReplicationProgress, TableStatus } from '../model/status.ts'
 import { tableKey } from '../model/table-schema.ts'
+import { isPending } from './schema-approval.ts'
 
 /** What a session knows beside its table records. */
 export interface ProgressFigures {
@@ -35,9 +36,11 @@ export function progressOf(tables: readonly TableRecord[], figures: ProgressFigu
   }
 }
 
-function statusOf({ state, counts, error, quarantine }: TableRecord): TableStatus {
+function statusOf(table: TableRecord): TableStatus {
+  const { state, counts, error, quarantine } = table
   if (error === null) return { state, ...counts }
-  const way = quarantine === null ? 'The update retryFailed then copies the table anew.' : 'The update retryFailed then goes on exactly where the table stopped.'
+  const update = isPending(table) ? 'approveSchemaChange' : 'retryFailed'
+  const way = quarantine === null ? `The update ${update} then copies the table anew.` : `The update ${update} then goes on exactly where the table stopped.`
   return { state, ...counts, error: { ...error, remedy: `${error.remedy}\n${way}` } }
 }
 

@@ -11,7 +11,6 @@ import type { SourceInspection } from '../postgres/preflight.ts'
 import { isRemoved } from '../postgres/requested-tables.ts'
 import { formerNamesOf, resolveTableMap } from '../postgres/table-names.ts'
 import { amendmentOf } from './amendment.ts'
-import { rowsCopiedUnder, type CopiedRows } from './copied-rows.ts'
 import { sameTable, targetNameOf } from './names.ts'
 import { knownNames } from './named-tables.ts'
 import { copiedAnew } from './retry.ts'
@@ -82,8 +81,8 @@ async function followNames(
   tables: { readonly spec: ReplicationSpec; readonly records: readonly TableRecord[]; readonly names: ReadonlyMap<number, TableName> },
 ): Promise<{ readonly records: readonly TableRecord[]; readonly warnings: readonly string[] }> {
   const { spec, records, names } = tables
-  // Where changes are refused the stream stops such a table.
-  if (spec.schemaChanges === 'refuse') return { records: [], warnings: [] }
+  // Where changes are refused, or have to be approved, the stream stops such a table.
+  if (spec.schemaChanges !== 'apply') return { records: [], warnings: [] }
   const renamings = records.flatMap((record) => {
     const name = names.get(record.oid)
     if (name === undefined || sameTable(record.source, name)) return []
@@ -121,7 +120,8 @@ export function registrationsOf(
       ...shapingOf(spec, typeof spec.writeMode === 'string' ? [spec.writeMode] : (modes?.get(key) ?? [defaultWriteMode(spec.publish)])),
       hints: hints.get(key) ?? {},
       hasColumnList: lists.has(key),
-      ...rowsOf(spec, init.publishedOperations),
+      isPartial: isPartial(spec, init.publishedOperations),
+      mayRepeat: mayRepeat(spec, init.publishedOperations),
       initialState: spec.snapshotMode === 'never' ? 'streaming' : 'pending',
     }
   })
@@ -205,7 +205,8 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
         ...shapingOf(spec, [typeof spec.writeMode === 'string' ? spec.writeMode : defaultWriteMode(spec.publish)]),
         hints: {},
         hasColumnList: false,
-        ...rowsOf(spec, operations),
+        isPartial: isPartial(spec, operations),
+        mayRepeat: mayRepeat(spec, operations),
         initialState: spec.snapshotMode === 'never' ? 'streaming' : 'pending',
       },
     ],
@@ -220,7 +221,11 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   }
 }
 
-/** What holds of a table's rows that are taken over as the input wants it. */
-function rowsOf({ snapshotMode }: RegisteredSpec, published: readonly PublishedOperation[]): CopiedRows {
-  return snapshotMode === 'never' ? { isPartial: true, mayRepeat: true } : rowsCopiedUnder(published)
+/** See `TableRegistration.mayRepeat`: with all operations published, a key is free here before the source uses it again. */
+function mayRepeat(spec: RegisteredSpec, published: readonly PublishedOperation[]): boolean {
+  return spec.snapshotMode === 'never' || !(['update', 'delete', 'truncate'] as const).every((operation) => published.includes(operation))
+}
+
+function isPartial(spec: RegisteredSpec, published: readonly PublishedOperation[]): boolean {
+  return spec.snapshotMode === 'never' || !published.includes('insert') || !published.includes('update')
 }

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Destination, Fence, QuarantineRecord, RowLookup, TableRecord } from '../model/destination.ts'
-import { type DomainError, reportOf } from '../model/errors.ts'
+import type { DomainError } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { Source } from '../model/source.ts'
 import { keepsPast } from '../model/shapes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
-import { isWorthKeeping } from './retry.ts'
+import { isWorthKeeping, stopped } from './retry.ts'
 import type { SchemaWatcher } from './schema-watcher.ts'
 import { SpoolPass } from './spool-pass.ts'
 import type { Spools } from './spools.ts'
@@ -134,8 +134,7 @@ export class Replay {
     if (sealed === null) return null
     try {
       return await exclusive(async () => {
-        const record: TableRecord = { ...this.#table.record, quarantine: { ...this.#quarantine, startOffset: pass.offset } }
-        pass.table.batchTable.record = record
+        const record = pass.table.withUsedApprovals({ ...this.#table.record, quarantine: { ...this.#quarantine, startOffset: pass.offset } })
         const { tables, failures } = await destination.applyBatch(fence, sealed.batch, { appliedLsn: null, lookup, records: [record] })
         const failure = failures.find(({ oid }) => oid === this.#oid)
         if (failure !== undefined) return failure.error
@@ -198,7 +197,7 @@ export class Replay {
     await exclusive(async () => {
       const { record } = this.#table
       const isKept = isWorthKeeping(record, error)
-      const failed: TableRecord = { ...record, state: 'failed', error: reportOf(error), quarantine: isKept ? record.quarantine : null }
+      const failed: TableRecord = { ...stopped(record, error), quarantine: isKept ? record.quarantine : null }
       await destination.saveTables(fence, [failed])
       if (!isKept) {
         this.#leave(new TableRuntime(failed))

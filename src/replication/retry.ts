@@ -1,8 +1,9 @@
 import { nextGeneration, replacingOf, type TableRecord } from '../model/destination.ts'
-import { DomainError } from '../model/errors.ts'
+import { DomainError, reportOf } from '../model/errors.ts'
 import { hasHistory } from '../model/shapes.ts'
 import { reloadName, tableKey } from '../model/table-schema.ts'
 import { namedTables } from './named-tables.ts'
+import { approvalOfStop, withoutPending } from './schema-approval.ts'
 
 /** Which tables are meant: null = every failed one; names are spelled as users do. */
 export interface RetryOrder {
@@ -35,7 +36,12 @@ export function tablesToRetry(tables: readonly TableRecord[], { tableNames, sche
  * that readers see until it is whole.
  */
 export function toGoOn(record: TableRecord): TableRecord {
-  return record.quarantine === null ? copiedAnew(record) : { ...record, state: 'pending', error: null }
+  return record.quarantine === null ? copiedAnew(record) : { ...withoutPending(record), state: 'pending', error: null }
+}
+
+/** A table that stops with `error`. */
+export function stopped(record: TableRecord, error: DomainError): TableRecord {
+  return { ...record, state: 'failed', error: reportOf(error), ...approvalOfStop(record, error) }
 }
 
 /**
@@ -51,7 +57,7 @@ export function copiedAnew(record: TableRecord): TableRecord {
   const isFirstLoad = record.copy !== null && tableKey(record.copy.into) === tableKey(record.target) && record.copy.chunks.some(({ done }) => done === null)
   const into = isFirstLoad ? record.target : reloadName(record.target)
   return {
-    ...record,
+    ...withoutPending(record),
     state: 'pending',
     error: null,
     quarantine: null,

@@ -1,32 +1,25 @@
 import type { Relation } from '../model/change.ts'
-import type { TableRecord } from '../model/destination.ts'
-import { DomainError } from '../model/errors.ts'
+import type { Destination, TableRecord } from '../model/destination.ts'
 import type { Source } from '../model/source.ts'
 import { isAppendOnly, keepsPast } from '../model/shapes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { diffByName, diffColumns, hasShape, isInPlace, isNoChange, replicatedShape } from '../pipeline/schema-diff.ts'
 import { followName } from './names.ts'
+import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { StreamConsumer } from './stream-consumer.ts'
 import { TableRuntime } from './table-runtime.ts'
 
 export interface SchemaWatcherOptions {
   readonly spec: ReplicationSpec
   readonly source: Source
+  readonly destination: Destination
   /** All tables, where names are followed; null = they are not. */
   readonly tables: ReadonlyMap<number, TableRuntime> | null
   readonly adoptTable: (schema: TableSchema) => Promise<TableRecord | null>
   readonly warn: (warning: string) => void
   /** A table was followed to a name of the stream, which may be behind the catalog. */
   readonly onRename: () => void
-}
-
-export function schemaChangeRefused(name: string): DomainError {
-  return new DomainError({
-    kind: 'SchemaChangeRefused',
-    message: `the columns of ${name} have changed at the source, and schemaChanges is "refuse"`,
-    remedy: 'Let schemaChanges be "apply": by the update setOptions, or by a stop and a start.',
-  })
 }
 
 /** A Relation message that is not as known, the table that it is of (undefined = a new one), and where its changes are staged. */
@@ -40,7 +33,7 @@ export interface RelationChange {
  * Answers to Relation messages that are not as known. Columns that were added (without a value for old rows, or with one that the catalog keeps),
  * renamed or dropped are followed at their place in the stream, told by the catalog's attribute numbers. What neither tells (a default
  * that was computed for each row, another type, another key, two changes at once) is made right by copying the table anew in its new shape, swapped in
- * at once; an `append` table keeps its history and goes on in place.
+ * at once; an `append` table keeps its history and goes on in place. Where changes are refused, or wait for approval, the table stops instead.
  */
 export class SchemaWatcher {
   readonly #options: SchemaWatcherOptions
@@ -67,11 +60,11 @@ export class SchemaWatcher {
   async resolve({ relation, table, consumer }: RelationChange): Promise<TableRuntime | null> {
     this.#pending++
     try {
-      const { source, spec, tables, warn } = this.#options
+      const { source, destination, spec, tables, warn } = this.#options
       if (table !== undefined && table.record.state !== 'removed') {
         if (tables !== null && !table.isNamed(relation)) {
           this.#options.onRename()
-          await followName({ spec, tables, warn, name: relation, table, look: async (oids) => source.look(oids, null) }, () => consumer.batch)
+          await followName({ spec, destination, tables, warn, name: relation, table, look: async (oids) => source.look(oids, null) }, () => consumer.batch)
         }
         if (table.takeRelation(relation)) return null
       }
@@ -82,7 +75,7 @@ export class SchemaWatcher {
         warn(`${tableKey(table.name)} is not in the publication any more, or was dropped`)
         return null
       }
-      this.#change(table, schema, { relation, consumer })
+      await this.#change(table, schema, { relation, consumer })
       return null
     } finally {
       this.#pending--
@@ -111,34 +104,46 @@ export class SchemaWatcher {
     return joined
   }
 
-  #change(table: TableRuntime, schema: TableSchema, { relation, consumer }: Pick<RelationChange, 'relation' | 'consumer'>): void {
-    const { batchTable } = table
-    const name = tableKey(table.name)
-    if (this.#options.spec.schemaChanges === 'refuse') {
-      consumer.batch.fail(batchTable, schemaChangeRefused(name))
-      return
-    }
-    const { record } = table
+  /** The table stops at this place: the change is refused, or waits for approval. */
+  async #stop({ batchTable }: TableRuntime, consumer: StreamConsumer, change: SourceChange): Promise<void> {
+    const { record, columns, key } = batchTable
+    const refusal = await refusalOf(this.#options, { ...record, columns, key }, change)
+    consumer.batch.fail(batchTable, refusal)
+  }
+
+  async #change(table: TableRuntime, schema: TableSchema, at: Pick<RelationChange, 'relation' | 'consumer'>): Promise<void> {
+    const { spec } = this.#options
+    const { relation, consumer } = at
+    const { batchTable, record } = table
+    const take = (fingerprint: string): boolean => table.takeApproval(fingerprint)
+    const isAppend = isAppendOnly(record)
+    const isPastCopy = table.isPastCopy(consumer.transaction)
     const shape = replicatedShape(record, schema)
-    const live = { columns: batchTable.columns.filter(({ isDropped }) => !isDropped), key: batchTable.key }
+    const hasKnownShape = (): boolean => hasShape(shape, { columns: batchTable.columns.filter(({ isDropped }) => !isDropped), key: batchTable.key }, record.hasColumnList)
     // The copy sees the catalog's shape, and with it everything that comes in an earlier one.
-    if (!table.isPastCopy(consumer.transaction) && hasShape(shape, live, record.hasColumnList)) {
+    if (!isPastCopy && hasKnownShape()) {
       table.takeRelationByName(relation)
       return
     }
-    const isAppend = isAppendOnly(record)
     const known = { columns: batchTable.columns, key: batchTable.key }
     const resolved = diffColumns(known, relation.columns, schema)
     const change = isAppend ? (resolved ?? diffByName(known, relation.columns, schema)) : resolved
-    if (change !== null && table.isPastCopy(consumer.transaction) && (isAppend || isInPlace(change, known, keepsPast(record)))) {
-      if (!isNoChange(change, known)) consumer.batch.alterColumns(batchTable, change)
+    if (change !== null && isPastCopy && (isAppend || isInPlace(change, known, keepsPast(record)))) {
+      if (!isNoChange(change, known)) {
+        const step: SourceChange = { tag: 'alter', relation, change }
+        if (!isAllowed(spec, step, take)) return this.#stop(table, consumer, step)
+        consumer.batch.alterColumns(batchTable, change)
+      }
       const isTaken = table.takeRelation(relation, true)
       if (isAppend && !isTaken) table.takeRelationByName(relation)
       if (isAppend || isTaken) return
     }
+    const step: SourceChange = { tag: 'copy', schema: shape }
+    // Rows that were written anew under the same columns are no change of the schema.
+    if (!hasKnownShape() && !isAllowed(spec, step, take)) return this.#stop(table, consumer, step)
     if (consumer.transaction !== null) table.mustSee(consumer.transaction.xid)
     table.takeRelationByName(relation)
     table.replaceSchema(consumer.batch, schema)
-    this.#options.warn(`the columns of ${name} have changed: it is copied again in its new shape`)
+    this.#options.warn(`the columns of ${tableKey(table.name)} have changed: it is copied again in its new shape`)
   }
 }

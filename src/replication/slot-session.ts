@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Destination, Fence, PipelineState, RowLookup, TableFailure, TableRecord } from '../model/destination.ts'
-import { reportOf } from '../model/errors.ts'
 import { formatLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { OperationContext, SliceRequest, SliceResult } from '../model/replication.ts'
 import type { Source, SourceHealth } from '../model/source.ts'
@@ -16,7 +15,7 @@ import { progressOf, transactionHolders } from './progress.ts'
 import { RecordQueue } from './record-queue.ts'
 import type { Adopted } from './registration.ts'
 import { Replays } from './replays.ts'
-import { isWorthKeeping } from './retry.ts'
+import { isWorthKeeping, stopped } from './retry.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
 import { dropUnloaded, SnapshotLoader } from './snapshot-loader.ts'
@@ -97,7 +96,7 @@ export class SlotSession {
     this.#lookup = createLookup(source, this.#tables)
     const tables = this.#tables
     const warn = (warning: string): void => void this.#warned.add(warning)
-    this.#watcher = new SchemaWatcher({ spec, source, tables, adoptTable: async (schema) => this.#adopt(schema), warn, onRename: () => { this.#catalog.oweLook() } })
+    this.#watcher = new SchemaWatcher({ spec, source, destination, tables, adoptTable: async (schema) => this.#adopt(schema), warn, onRename: () => { this.#catalog.oweLook() } })
     this.#flow = new StreamFlow({
       spec,
       source,
@@ -130,7 +129,7 @@ export class SlotSession {
       tables,
       spools,
       // Names that the table had meanwhile may be others' by now: it is followed to its present one when it has joined.
-      newWatcher: () => new SchemaWatcher({ spec, source, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
+      newWatcher: () => new SchemaWatcher({ spec, source, destination, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
       exclusive: async (work) => this.#records.run(work),
       onApplied: (record) => { this.#count(record) },
       onActivity: (text) => { this.#activity = text },
@@ -350,7 +349,7 @@ export class SlotSession {
       const record = this.#tables.get(oid)?.record
       if (record === undefined) return []
       const quarantine = record.state === 'streaming' && isWorthKeeping(record, error) ? { spool: Spools.newName(oid), startOffset: 0, endOffset: 0 } : null
-      return [{ ...record, state: 'failed', error: reportOf(error), quarantine }]
+      return [{ ...stopped(record, error), quarantine }]
     })
     await destination.saveTables(fence, records)
     for (const record of records) this.#tables.get(record.oid)?.update(record)
@@ -397,7 +396,7 @@ export class SlotSession {
       onActivity: (text) => {
         this.#activity = text
       },
-      refusesSchemaChanges: this.#options.spec.schemaChanges === 'refuse',
+      spec: this.#options.spec,
       appliedLsn: () => this.#flow.appliedLsn,
       onWaiting: (pids, prepared) => {
         this.#activity = `the copy waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`

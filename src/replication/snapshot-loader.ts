@@ -1,9 +1,10 @@
 import { nextGeneration, replacingOf, type ChunkStage, type Destination, type Fence, type RowLookup, type TableRecord } from '../model/destination.ts'
-import { DomainError, reportOf } from '../model/errors.ts'
+import { DomainError } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { KeptSnapshot, Source } from '../model/source.ts'
 import { tableKey } from '../model/table-schema.ts'
 import { isTableFault, schemaOf } from './copier.ts'
+import { stopped } from './retry.ts'
 import { stageCopy } from './stage-copy.ts'
 import type { TableRuntime } from './table-runtime.ts'
 
@@ -155,7 +156,7 @@ export class SnapshotLoader {
       if (!isTableFault(error)) throw error
       const { destination, fence, exclusive } = this.#options
       await exclusive(async () => {
-        const failed: TableRecord = { ...table.record, state: 'failed', error: reportOf(error) }
+        const failed = stopped(table.record, error)
         await destination.saveTables(fence, [failed])
         table.update(failed)
       })

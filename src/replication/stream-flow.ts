@@ -304,7 +304,7 @@ export class StreamFlow {
   async #apply(sealed: SealedBatch): Promise<void> {
     const { destination, fence, lookup, tables, onApplied, onTableFailures } = this.#options
     try {
-      const records = await this.#spooledRecords(sealed)
+      const records = [...(await this.#spooledRecords(sealed)), ...this.#usedApprovals()]
       // What was staged beside the stream may come after the server's own position was taken.
       const appliedLsn = maxLsn(this.#appliedLsn, sealed.endLsn)
       const result = await destination.applyBatch(fence, sealed.batch, { appliedLsn, lookup, records })
@@ -336,6 +336,11 @@ export class StreamFlow {
       records.push({ ...table.record, quarantine: spool.isOver ? null : { ...table.record.quarantine, endOffset } })
     }
     return records
+  }
+
+  /** Records of tables that make changes which were approved. */
+  #usedApprovals(): readonly TableRecord[] {
+    return [...this.#options.tables.values()].filter((table) => table.hasTakenApprovals).map((table) => table.withUsedApprovals(table.record))
   }
 
   /** Their tables' changes are skipped from now on. */

@@ -5,6 +5,7 @@ import type { ChangeTablesResult, OperationContext, TablesOrder } from '../model
 import type { CatalogLook } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
+import { replicatedShape } from '../pipeline/schema-diff.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { publishTables, unpublishTables, type PublishedTables } from '../postgres/publication-members.ts'
 import type { SourceRequest } from '../postgres/source-request.ts'
@@ -12,7 +13,8 @@ import { nearMissRemedy, parseTableName } from '../postgres/table-names.ts'
 import { amendmentOf, namesOf, withAdded, withRemoved } from './amendment.ts'
 import { progressOf } from './progress.ts'
 import { registrationsOf } from './registration.ts'
-import { copiedAnew } from './retry.ts'
+import { copiedAnew, toGoOn } from './retry.ts'
+import { approvedAsIs, isPending, withApproval } from './schema-approval.ts'
 
 /** What an order is carried out on. */
 export interface TableOrderContext {
@@ -35,6 +37,7 @@ export interface TableOrderContext {
  * - remove: checks → out of the destination, with the amendment → out of the publication. Killed in between, the publication goes on
  *   sending what nobody takes; the next init takes it out.
  * - resync: checks → `pending` again, beside the rows that are there.
+ * - approve: the change that the table waits at is noted as approved, and the table goes on.
  *
  * Whoever copies and swaps is the session that begins afterwards.
  */
@@ -46,6 +49,8 @@ export async function carryOut(order: TablesOrder, on: TableOrderContext): Promi
       return resultOf(on, await removeTables(order, on))
     case 'resync':
       return resultOf(on, await resyncTables(order.tableNames, on))
+    case 'approve':
+      return resultOf(on, await approveChange(order.tableNames[0], on))
     default:
       return order satisfies never
   }
@@ -86,7 +91,7 @@ async function addTables(tableNames: readonly string[], on: TableOrderContext): 
 async function removeTables({ tableNames, dropDestination }: Extract<TablesOrder, { tag: 'remove' }>, on: TableOrderContext): Promise<readonly string[]> {
   const { spec, destination, state } = on
   const amendment = amendmentOf(spec, state)
-  const tables = resolveKnown(tableNames, on, amendment.removed)
+  const tables = resolveKnown(tableNames, on, { field: 'tableNames', gone: amendment.removed })
   const others = new Set(state.tables.filter((record) => record.state !== 'removed' && !tables.includes(record)).map(({ source }) => tableKey(source)))
   const removed = tables.flatMap(namesOf).filter((name) => !others.has(tableKey(name)))
   const withdrawn = withRemoved(amendment, removed)
@@ -99,21 +104,44 @@ async function removeTables({ tableNames, dropDestination }: Extract<TablesOrder
 
 async function resyncTables(tableNames: readonly string[], on: TableOrderContext): Promise<readonly string[]> {
   const { destination, context } = on
-  const tables = resolveKnown(tableNames, on, [])
+  const tables = resolveKnown(tableNames, on, { field: 'tableNames', gone: [] })
   for (const { state, source } of tables) {
     if (state !== 'removed') continue
     throw new DomainError({ kind: 'InvalidInput', message: `table ${tableKey(source)} is not replicated: its state is removed`, remedy: 'the update addTables (cli add) copies it anew' })
   }
-  const { warnings } = await publishTables(on.credentials, requestFor(on, tables.map(({ source }) => quoted(source))), {
+  const { warnings, tables: present } = await publishTables(on.credentials, requestFor(on, tables.map(({ source }) => quoted(source))), {
     approve: async () => Promise.resolve(),
     signal: context.signal,
   })
-  const { state: present, fence } = await on.takeOver()
+  const { state, fence } = await on.takeOver()
   const oids = new Set(tables.map(({ oid }) => oid))
   // One that waits for its copy, or is being copied, will see what is there by then.
-  const isCopying = ({ state, quarantine }: TableRecord): boolean => (state === 'pending' || state === 'snapshotting') && quarantine === null
-  await destination.saveTables(fence, present.tables.filter((record) => oids.has(record.oid) && record.state !== 'removed' && !isCopying(record)).map(copiedAnew))
+  const isCopying = (record: TableRecord): boolean => (record.state === 'pending' || record.state === 'snapshotting') && record.quarantine === null
+  const meant = state.tables.filter((record) => oids.has(record.oid) && record.state !== 'removed' && !isCopying(record))
+  const asIs = (record: TableRecord): TableRecord => {
+    const schema = on.spec.schemaChanges === 'ask' ? present.find(({ oid }) => oid === record.oid) : undefined
+    return schema === undefined ? record : approvedAsIs(record, replicatedShape(record, schema))
+  }
+  await destination.saveTables(fence, meant.map((record) => copiedAnew(asIs(record))))
   return warnings
+}
+
+async function approveChange(tableName: string, on: TableOrderContext): Promise<readonly string[]> {
+  const [table] = resolveKnown([tableName], on, { field: 'table', gone: [] })
+  // An attempt whose answer was lost has approved it.
+  const isApproved = table?.state !== 'failed' && (table?.approval?.approved.length ?? 0) > 0
+  if (table === undefined || isApproved) return []
+  if (!isPending(table)) {
+    const waiting = on.state.tables.filter(isPending).map(({ source }) => tableKey(source))
+    throw new DomainError({
+      kind: 'InvalidInput',
+      message: `table ${tableKey(table.source)} has no schema change that waits for approval: its state is ${table.state}`,
+      remedy: waiting.length === 0 ? 'no table waits for approval; a table that has failed otherwise goes on by the update retryFailed' : `these wait: ${waiting.join(', ')}`,
+    })
+  }
+  const { state, fence } = await on.takeOver()
+  await on.destination.saveTables(fence, state.tables.filter((record) => record.oid === table.oid && isPending(record)).map((record) => toGoOn(withApproval(record))))
+  return []
 }
 
 /** The checks of init for these tables alone: what is wrong with others is no reason to refuse an order. */
@@ -128,8 +156,12 @@ function othersOf({ spec, state }: TableOrderContext, tables: readonly KnownTabl
   return known.filter((other) => !tables.some((table) => table.oid === other.oid || tableKey(table) === tableKey(other)))
 }
 
-/** The records that are meant. A name of `gone` means nothing any more: an attempt whose answer was lost has dropped it. Throws `InvalidInput`. */
-function resolveKnown(tableNames: readonly string[], { spec, state }: TableOrderContext, gone: readonly KnownTable[]): readonly TableRecord[] {
+/** The records that are meant, by names that stand in `field`. A name of `gone` means nothing any more: an attempt whose answer was lost has dropped it. Throws `InvalidInput`. */
+function resolveKnown(
+  tableNames: readonly string[],
+  { spec, state }: TableOrderContext,
+  { field, gone }: { readonly field: 'tableNames' | 'table'; readonly gone: readonly KnownTable[] },
+): readonly TableRecord[] {
   const scope = { schemaName: spec.schemaName, schemas: new Set([...state.tables.map(({ source }) => source.schema), ...gone.map(({ schema }) => schema)]) }
   const live = state.tables.filter((record) => record.state !== 'removed')
   const byName = (key: string): TableRecord | undefined =>
@@ -142,7 +174,7 @@ function resolveKnown(tableNames: readonly string[], { spec, state }: TableOrder
     else if (!gone.some((table) => tableKey(table) === key)) {
       throw new DomainError({
         kind: 'InvalidInput',
-        message: `tableNames names ${JSON.stringify(spelling)}, which is not one of the replicated tables`,
+        message: `${field} names ${JSON.stringify(spelling)}, which is not one of the replicated tables`,
         remedy: nearMissRemedy(key, live.map(({ source }) => tableKey(source))),
       })
     }

@@ -6,6 +6,7 @@ import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
 import type { TableName, TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
 import { isVisible, widenXid } from '../pipeline/visibility.ts'
+import { withoutUsed } from './schema-approval.ts'
 import type { TableSpool } from './table-spool.ts'
 
 /** What happens to a transaction's changes of one table. `filter`: its chunks decide row by row when the batch is applied. */
@@ -48,6 +49,8 @@ export class TableRuntime {
   #verdict: TableVerdict = 'skip'
   /** The shape of the tuples that come now. */
   #relation: Relation | null = null
+  /** Approvals of changes that are staged. */
+  readonly #taken = new Set<string>()
   /** An identity that its columns alone do not tell, and that the catalog has confirmed: as {@link identityText}. */
   #confirmedIdentity = ''
 
@@ -70,6 +73,7 @@ export class TableRuntime {
   /** Takes over what the destination committed. */
   update(record: TableRecord): void {
     this.batchTable.record = record
+    for (const fingerprint of this.#taken) if (record.approval?.approved.includes(fingerprint) !== true) this.#taken.delete(fingerprint)
     // Columns that were widened while a batch was applied are text for the changes that are staged from now on.
     const columns = this.batchTable.columns.map((column) => widenedOf(column, record))
     if (columns.some((column, index) => column !== this.batchTable.columns[index])) this.batchTable.columns = columns
@@ -96,6 +100,23 @@ export class TableRuntime {
     this.batchTable.key = record.key
     if (this.#relation !== null) this.takeRelationByName(this.#relation)
     this.update(record)
+  }
+
+  /** Has the change been approved? Its approval is used up with the batch that makes it, see {@link withUsedApprovals}. */
+  takeApproval(fingerprint: string): boolean {
+    if (this.#taken.has(fingerprint) || this.record.approval?.approved.includes(fingerprint) !== true) return false
+    this.#taken.add(fingerprint)
+    return true
+  }
+
+  get hasTakenApprovals(): boolean {
+    return this.#taken.size > 0
+  }
+
+  /** The record as it is once what is staged is in force; a batch that is applied begins with it. */
+  withUsedApprovals(record: TableRecord): TableRecord {
+    this.batchTable.record = withoutUsed(record, this.#taken)
+    return this.batchTable.record
   }
 
   /** Does it wait for a first copy, or for the rest of one? */

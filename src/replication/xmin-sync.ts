@@ -1,6 +1,5 @@
 import { type ChunkStage, type Destination, type Fence, nextGeneration, replacingOf, type RowLookup, type TableRecord, type XminProgress } from '../model/destination.ts'
 import { DomainError, reportOf, type ErrorReport } from '../model/errors.ts'
-import { ZERO_LSN } from '../model/lsn.ts'
 import type { OperationContext, XminResult } from '../model/replication.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import type { ChunkCopy, Source } from '../model/source.ts'
@@ -10,7 +9,7 @@ import { diffColumns, hasShape, replicatedShape } from '../pipeline/schema-diff.
 import { isRewritten } from '../pipeline/storage-diff.ts'
 import { isTableFault, schemaOf } from './copier.ts'
 import { toGoOn } from './retry.ts'
-import { schemaChangeRefused } from './schema-watcher.ts'
+import { schemaChangeRefused } from './schema-approval.ts'
 import { stageCopy } from './stage-copy.ts'
 
 export interface XminSyncOptions {
@@ -30,7 +29,7 @@ const PASS_RANGE_FACTOR = 8
 
 /** Rows that were read hold every value, and no change of them is judged. */
 const NO_LOOKUP: RowLookup = {
-  readRows: async () => Promise.resolve({ rows: [], lsn: ZERO_LSN }),
+  readRows: async () => Promise.resolve([]),
   locateKeys: async (_, keys) => Promise.resolve(keys.map(() => 0)),
   judge: () => 'apply',
 }

@@ -17,7 +17,7 @@ export function currentDetailsOf(status: ReplicationStatus): string {
     '| applied LSN | source LSN | lag | as of |',
     '| --- | --- | --- | --- |',
     `| ${lsnText(status.appliedLsn)} | ${lsnText(status.sourceLsn)} | ${lagText(status)} | ${code(status.asOf)} |`,
-    ...(lastError === undefined ? [] : ['', `**${lastError.type}**: ${escape(lastError.message)}`, '', ...remedyLines(lastError.remedy)]),
+    ...(lastError === undefined ? [] : ['', ...textLines(`**${lastError.type}**: `, lastError.message), '', ...textLines('Remedy: ', lastError.remedy)]),
   ]
   if (tables.length > 0) {
     lines.push('', '| table | state | copied rows | inserts | updates | deletes | last commit |', '| --- | --- | ---: | ---: | ---: | ---: | --- |')
@@ -26,18 +26,20 @@ export function currentDetailsOf(status: ReplicationStatus): string {
     lines.push(...sorted.slice(0, MAX_TABLES).map(([name, table]) => tableLine(name, table)))
     if (tables.length > MAX_TABLES) lines.push('', `and ${tables.length - MAX_TABLES} more tables (query status)`)
     for (const [name, { error }] of sorted.slice(0, MAX_TABLES)) {
-      if (error !== undefined) lines.push('', `${code(name)}: **${error.type}** ${escape(error.message)}`, '', ...remedyLines(error.remedy))
+      if (error !== undefined) lines.push('', ...textLines(`${code(name)}: **${error.type}** `, error.message), '', ...textLines('Remedy: ', error.remedy))
     }
   }
   if (status.warnings.length > 0) lines.push('', ...status.warnings.slice(0, MAX_TABLES).map((warning) => `- warning: ${escape(warning)}`))
   return lines.join('\n')
 }
 
-/** Statements stand in blocks of code, as they are to be pasted. */
-function remedyLines(remedy: string): readonly string[] {
-  const lines: string[] = []
+/** A message or a remedy behind `title`. Statements stand in blocks of code, as they are to be pasted. */
+function textLines(title: string, text: string): readonly string[] {
+  const [first = '', ...rest] = text.split('\n')
+  const isTitleAlone = isStatement(first)
+  const lines = [isTitleAlone ? title.trimEnd() : `${title}${escape(first)}`]
   let isInBlock = false
-  for (const line of `Remedy: ${remedy}`.split('\n')) {
+  for (const line of isTitleAlone ? [first, ...rest] : rest) {
     if (isStatement(line) !== isInBlock) {
       lines.push('```')
       isInBlock = !isInBlock

@@ -6,6 +6,7 @@ export { dropReplication, type DropReplicationResult } from './drop-replication.
 export { initReplication, type InitReplicationResult } from './init-replication.ts'
 export {
   addTablesUpdate,
+  approveSchemaChangeUpdate,
   pauseUpdate,
   removeTablesUpdate,
   resumeUpdate,
@@ -23,6 +24,6 @@ export { syncByXmin, type SyncByXminResult } from './sync-by-xmin.ts'
 export { syncChanges, type SyncChangesResult } from './sync-changes.ts'
 
 export type { ErrorKind, ErrorReport } from '../model/errors.ts'
-export type { ColumnHint, DropReplicationInput, EmptyInput, RemoveTablesInput, ReplicationInput, RetryFailedInput, SetOptionsInput, TablesInput, WriteMode, XminInput, XminWriteMode } from '../model/spec.ts'
+export type { ApproveSchemaChangeInput, ColumnHint, DropReplicationInput, EmptyInput, RemoveTablesInput, ReplicationInput, RetryFailedInput, SetOptionsInput, TablesInput, WriteMode, XminInput, XminWriteMode } from '../model/spec.ts'
 export type { XminTableResult } from '../model/replication.ts'
 export type { ChangeCounts, Phase, ReplicationStatus, TableState, TableStatus } from '../model/status.ts'

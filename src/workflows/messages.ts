@@ -1,5 +1,5 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow'
-import type { EmptyInput, RemoveTablesInput, RetryFailedInput, SetOptionsInput, TablesInput } from '../model/spec.ts'
+import type { ApproveSchemaChangeInput, EmptyInput, RemoveTablesInput, RetryFailedInput, SetOptionsInput, TablesInput } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 
 /** Query `status` of a `replicate` workflow. */
@@ -23,6 +23,9 @@ export const removeTablesUpdate = defineUpdate<ReplicationStatus, [input: Remove
 /** Copies tables anew beside the rows that readers see, and swaps them in at once. Answers once they are `pending`. */
 export const resyncTablesUpdate = defineUpdate<ReplicationStatus, [input: TablesInput]>('resyncTables')
 
+/** Lets a table make the schema change that it waits at (`schemaChanges: "ask"`). Answers once it goes on. */
+export const approveSchemaChangeUpdate = defineUpdate<ReplicationStatus, [input: ApproveSchemaChangeInput]>('approveSchemaChange')
+
 /** Changes options of the running replication, until it ends. Answers once nothing runs with the former ones any more. */
 export const setOptionsUpdate = defineUpdate<ReplicationStatus, [input: SetOptionsInput]>('setOptions')
 
@@ -41,12 +44,12 @@ export const MESSAGE_DESCRIPTIONS = {
   addTables: 'Replicate more tables, beside those that go on; answers once they wait for their copy. Input: {"tableNames": ["schema.table"]}',
   removeTables: 'Stop replicating tables; their rows stay unless dropDestination is true. Input: {"tableNames": ["schema.table"], "dropDestination": false}',
   resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}',
+  approveSchemaChange: 'Let a table make the schema change that it waits at; status shows it. Input: {"table": "schema.table"}',
   setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply"}',
   stop: 'End this workflow (COMPLETED) after the running commit and let go of the slot; a later start goes on exactly. Input: {}',
 } as const
 
 /** Updates of the contract that this version refuses, so that nobody believes that they had an effect. */
 export const FUTURE_UPDATES = {
-  approveSchemaChange: 'Let a table go on that waits at a schema change. Not yet supported. Input: {"table": "schema.table"}',
   recover: 'Make a new slot after SlotLost. Not yet supported. Input: {}',
 } as const satisfies Record<string, string>

@@ -1,7 +1,7 @@
 import { condition, defineUpdate, setHandler } from '@temporalio/workflow'
 import { DomainError } from '../model/errors.ts'
 import type { TablesOrder } from '../model/replication.ts'
-import { type InputOrigin, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput, refuseNotYetSupported } from '../model/spec-parse.ts'
+import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput, refuseNotYetSupported } from '../model/spec-parse.ts'
 import type { RetryFailedInput, RunningOptions, SetOptionsInput } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 import { failureOf } from './failures.ts'
@@ -67,6 +67,7 @@ export function registerHandlers(run: ReplicateRun): void {
   registerOrder(run, 'addTables', (input, origin) => ({ tag: 'add', tableNames: parseTablesInput(input, origin) }))
   registerOrder(run, 'removeTables', (input, origin) => ({ tag: 'remove', ...parseRemoveInput(input, origin) }))
   registerOrder(run, 'resyncTables', (input, origin) => ({ tag: 'resync', tableNames: parseTablesInput(input, origin) }))
+  registerOrder(run, 'approveSchemaChange', (input, origin) => ({ tag: 'approve', tableNames: [parseApproveInput(input, origin)] }))
   setHandler(setOptionsUpdate, (input: SetOptionsInput) => setOptions(run, parseUpdateInput('setOptions', [input], parseOptionsInput)), {
     description: MESSAGE_DESCRIPTIONS.setOptions,
     validator: (...args: readonly unknown[]) => {
@@ -88,7 +89,7 @@ async function setOptions(run: ReplicateRun, options: RunningOptions): Promise<R
 }
 
 /** An update that orders something for tables. */
-function registerOrder(run: ReplicateRun, update: 'addTables' | 'removeTables' | 'resyncTables', parse: (input: unknown, origin: InputOrigin) => TablesOrder): void {
+function registerOrder(run: ReplicateRun, update: 'addTables' | 'removeTables' | 'resyncTables' | 'approveSchemaChange', parse: (input: unknown, origin: InputOrigin) => TablesOrder): void {
   setHandler(defineUpdate<ReplicationStatus, [input: unknown]>(update), (input: unknown) => carryOut(run, parseUpdateInput(update, [input], parse)), {
     description: MESSAGE_DESCRIPTIONS[update],
     validator: (...args: readonly unknown[]) => {

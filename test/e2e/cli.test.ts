@@ -135,7 +135,7 @@ describe('a replication by the command line', () => {
     expect(await failure('status', id)).toEqual(error('InvalidInput', /slotName/))
   })
 
-  it('adds, removes and copies tables anew', async () => {
+  it('adds, removes and copies tables anew, and lets one make its change', async () => {
     await json('start', id, ...SPEC)
     await untilPhase('streaming')
     expect(await json('add', id, '--tables', 'more,others')).toMatchObject({ tables: { 'public.more': { state: 'pending' }, 'public.others': { state: 'pending' } } })
@@ -143,13 +143,16 @@ describe('a replication by the command line', () => {
     const removed = await run('remove', id, '--tables', 'more', '--drop-destination')
     expect([removed.exitCode, removed.stderr]).toEqual([0, ''])
     expect(removed.stdout).toMatch(/public\.more +│ removed/)
+    expect(await json('approve', id, '--table', 'public.orders')).toMatchObject({ slotName: 'shop_slot' })
     expect(engine.namesOf('changeTables').map(({ detail }) => detail)).toEqual([
       { tag: 'add', tableNames: ['more', 'others'] },
       { tag: 'resync', tableNames: ['orders'] },
       { tag: 'remove', tableNames: ['more'], dropDestination: true },
+      { tag: 'approve', tableNames: ['public.orders'] },
     ])
     expect(await failure('add', id, '--tables', 'nowhere')).toEqual(error('InvalidInput', /there is no table nowhere/))
     expect((await run('add', id)).exitCode).toBe(2)
+    expect((await run('approve', id)).exitCode).toBe(2)
   })
 
   it('refuses recover as not yet supported', async () => {

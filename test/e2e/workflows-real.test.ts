@@ -14,6 +14,7 @@ import type { ReplicationStatus } from '../../src/model/status.ts'
 import { createReplicationWorkers, type ReplicationWorkers } from '../../src/replication-worker.ts'
 import {
   addTablesUpdate,
+  approveSchemaChangeUpdate,
   dropReplication,
   initReplication,
   pauseUpdate,
@@ -168,6 +169,33 @@ describe('with real PostgreSQL and DuckDB', () => {
     await expectEqual('live', 'extra')
     const { rows } = await source.query<{ tablename: string }>('SELECT tablename FROM pg_publication_tables WHERE pubname = $1 ORDER BY 1', [`live_${id}`])
     expect(rows.map(({ tablename }) => tablename)).toEqual(['extra', 'orders'])
+  })
+
+  it('a changed table waits until its change is approved, while the other goes on; a change that nobody waits for is refused', async () => {
+    await source.query("CREATE TABLE asked (id int PRIMARY KEY, note text); INSERT INTO asked VALUES (1, 'one')")
+    const input = { ...inputOf('asked'), tableNames: ['orders', 'asked'], schemaChanges: 'ask' } as const
+    const handle = await client.workflow.start(replicate, { ...options('asked'), args: [input] })
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    await source.query("ALTER TABLE asked RENAME COLUMN note TO remark; INSERT INTO asked VALUES (2, 'two'); INSERT INTO orders VALUES (900000, 'beside it')")
+    const waiting = await untilStatus(handle, ({ tables }) => tables['public.asked']?.state === 'failed', 60_000)
+    expect(waiting.tables['public.asked']?.error?.message).toContain('ALTER TABLE "asked"."asked" RENAME COLUMN')
+    const early = await handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'orders' }] }).catch((error: unknown) => error)
+    expect(early).toMatchObject({ cause: { type: 'InvalidInput', message: expect.stringContaining('no schema change that waits for approval') as string } })
+    const approved = await handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'public.asked' }] })
+    expect(approved.tables['public.asked']).toMatchObject({ state: 'pending' })
+    const lsn = await currentLsn()
+    await untilStatus(handle, ({ tables, appliedLsn }) => tables['public.asked']?.state === 'streaming' && appliedLsn !== null && parseLsn(appliedLsn) >= lsn, 60_000)
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+    await source.query('ALTER TABLE asked RENAME COLUMN remark TO note')
+    // One-shot: nobody is there to ask, the table's error is the run's; what has been approved before does not count for another change.
+    const sync = await client.workflow.execute(syncChanges, { ...options('asked-sync'), args: [input] }).catch((error: unknown) => error)
+    expect(sync).toMatchObject({ tables: { 'public.orders': expect.anything() as unknown } })
+    await source.query("INSERT INTO asked VALUES (3, 'three')")
+    const failed = await client.workflow.execute(syncChanges, { ...options('asked-failed'), args: [input] }).catch((error: unknown) => error)
+    expect(failed).toMatchObject({ cause: { type: 'SchemaChangeRefused', message: expect.stringContaining('RENAME COLUMN') as string } })
+    await client.workflow.execute(syncChanges, { ...options('asked-apply'), args: [{ ...input, schemaChanges: 'apply' }] })
+    await expectEqual('asked')
+    await expectEqual('asked', 'asked')
   })
 
   it('a plain schedule of syncChanges brings the destination up to date each time', async () => {

@@ -10,6 +10,7 @@ import type { WorkflowHandle } from '@temporalio/client'
 import type { EmptyInput } from '../../src/model/spec.ts'
 import {
   addTablesUpdate,
+  approveSchemaChangeUpdate,
   dropReplication,
   initReplication,
   pauseUpdate,
@@ -68,6 +69,17 @@ const scenarios: Record<string, Scenario> = {
     await handle.executeUpdate(resyncTablesUpdate, order(['orders']))
     await handle.executeUpdate(resumeUpdate, NOTHING)
     await untilStatus(handle, (status) => status.phase === 'streaming')
+    await handle.executeUpdate(stopUpdate, NOTHING)
+    return handle
+  },
+  'replicate-schema-change-approved': async (harness, engine) => {
+    engine.commitMs = 100
+    const handle = await harness.startReplicate({ ...INPUT, schemaChanges: 'ask' })
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    await handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'nowhere' }] }).catch(() => undefined)
+    await handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'orders' }] })
+    await handle.executeUpdate(pauseUpdate, NOTHING)
+    await handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'items' }] })
     await handle.executeUpdate(stopUpdate, NOTHING)
     return handle
   },

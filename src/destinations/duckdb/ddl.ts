@@ -48,13 +48,16 @@ export async function dropTable(session: DatabaseSession, name: TableName): Prom
  * the same transaction has deleted rows from, see `renameTables`.
  */
 export async function moveTable(session: DatabaseSession, from: TableName, to: TableName): Promise<void> {
-  if (from.schema === to.schema) {
-    await session.run(`ALTER TABLE ${quoteTable(from)} RENAME TO ${quoteName(to.name)}`)
-    return
-  }
-  await session.run(
-    `CREATE SCHEMA IF NOT EXISTS ${quoteName(to.schema)}; CREATE TABLE ${quoteTable(to)} AS SELECT * FROM ${quoteTable(from)}; DROP TABLE ${quoteTable(from)}`,
-  )
+  for (const statement of moveStatements(from, to)) await session.run(statement)
+}
+
+export function moveStatements(from: TableName, to: TableName): readonly string[] {
+  if (from.schema === to.schema) return [`ALTER TABLE ${quoteTable(from)} RENAME TO ${quoteName(to.name)}`]
+  return [
+    `CREATE SCHEMA IF NOT EXISTS ${quoteName(to.schema)}`,
+    `CREATE TABLE ${quoteTable(to)} AS SELECT * FROM ${quoteTable(from)}`,
+    `DROP TABLE ${quoteTable(from)}`,
+  ]
 }
 
 /** DuckDB takes two names for one that differ in the case of ASCII letters only. */
@@ -87,6 +90,15 @@ export async function widenColumn(session: DatabaseSession, table: TableName, co
   await rewriteTable(session, table, [`* REPLACE (${toPostgresText(column.type, name)} AS ${name})`])
 }
 
+/** From one set of columns to the next. */
+export interface TableAlteration {
+  readonly before: readonly TargetColumn[]
+  readonly after: readonly TargetColumn[]
+  /** By attribute number. */
+  readonly values: ReadonlyMap<number, OlderRowsValue>
+  readonly mode: AlterMode
+}
+
 /**
  * Brings a table from one set of columns to the next. Columns are told apart by attribute number; those that only `before` has go,
  * those that only `after` has come last, with the given values in the rows that are there, NULL where there are none.
@@ -94,17 +106,12 @@ export async function widenColumn(session: DatabaseSession, table: TableName, co
  * A value comes as the column's DEFAULT, which is dropped again: so DuckDB fills 10 million rows in 3 s and 60 MB, an UPDATE takes 13 s and
  * 380 MB. Only a string is safe as DEFAULT: with `['a']` DuckDB 1.5.5 fails in a way that ends the whole database.
  */
-export async function alterTable(
-  session: DatabaseSession,
-  { kind, table }: Shape,
-  change: {
-    readonly before: readonly TargetColumn[]
-    readonly after: readonly TargetColumn[]
-    /** By attribute number. */
-    readonly values: ReadonlyMap<number, OlderRowsValue>
-    readonly mode: AlterMode
-  },
-): Promise<void> {
+export async function alterTable(session: DatabaseSession, shape: Shape, alteration: TableAlteration): Promise<void> {
+  for (const statement of alterStatements(shape, alteration).statements) await session.run(statement)
+}
+
+/** What {@link alterTable} runs; `writesRows`: is something written into the rows that are there? */
+export function alterStatements({ kind, table }: Shape, change: TableAlteration): { readonly statements: readonly string[]; readonly writesRows: boolean } {
   const { values: older, mode } = change
   const [before, after] = [columnsOf(kind, change.before), columnsOf(kind, change.after)]
   const isSame = (a: TargetColumn) => (b: TargetColumn) => a.attributeNumber === b.attributeNumber
@@ -116,13 +123,13 @@ export async function alterTable(
   const valueOf = ({ column, now }: { column: TargetColumn; now: TargetColumn }): string =>
     column.type === now.type ? quoteName(column.name) : toPostgresText(column.type, quoteName(column.name))
   const isSameAsBefore = added.length === 0 && kept.length === before.length && kept.every(({ column, now }) => column.name === now.name && column.type === now.type)
-  if (isSameAsBefore) return
+  if (isSameAsBefore) return { statements: [], writesRows: false }
   const isByString = added.every(({ attributeNumber }) => older.get(attributeNumber)?.string !== null)
   if (mode === 'rewrite' || !isByString || kept.some(({ column, now }) => column.type !== now.type)) {
     const ours = addedNames(kind)
     const values = kept.map((pair) => `${valueOf(pair)} AS ${quoteName(pair.now.name)}`)
-    await rewriteTable(session, table, [...values, ...ours, ...added.map(({ name, type, attributeNumber }) => `CAST(${older.get(attributeNumber)?.expression ?? 'NULL'} AS ${type}) AS ${quoteName(name)}`)])
-    return
+    const grown = added.map(({ name, type, attributeNumber }) => `CAST(${older.get(attributeNumber)?.expression ?? 'NULL'} AS ${type}) AS ${quoteName(name)}`)
+    return { statements: rewriteStatements(table, [...values, ...ours, ...grown]), writesRows: true }
   }
   const alter = `ALTER TABLE ${quoteTable(table)}`
   const statements = [
@@ -136,13 +143,19 @@ export async function alterTable(
       return value === null ? [add] : [`${add} DEFAULT ${value}`, `${alter} ALTER COLUMN ${quoteName(name)} DROP DEFAULT`]
     }),
   ]
-  for (const statement of statements) await session.run(statement)
+  return { statements, writesRows: added.some(({ attributeNumber }) => older.has(attributeNumber)) }
 }
 
 /** Writes a table anew under its own name, with `columns` selected from the old one. */
 export async function rewriteTable(session: DatabaseSession, table: TableName, columns: readonly string[]): Promise<void> {
+  for (const statement of rewriteStatements(table, columns)) await session.run(statement)
+}
+
+function rewriteStatements(table: TableName, columns: readonly string[]): readonly string[] {
   const rewritten = quoteTable({ schema: table.schema, name: `${table.name}__rewritten` })
-  await session.run(
-    `CREATE TABLE ${rewritten} AS SELECT ${columns.join(', ')} FROM ${quoteTable(table)}; DROP TABLE ${quoteTable(table)}; ALTER TABLE ${rewritten} RENAME TO ${quoteName(table.name)}`,
-  )
+  return [
+    `CREATE TABLE ${rewritten} AS SELECT ${columns.join(', ')} FROM ${quoteTable(table)}`,
+    `DROP TABLE ${quoteTable(table)}`,
+    `ALTER TABLE ${rewritten} RENAME TO ${quoteName(table.name)}`,
+  ]
 }

@@ -5,8 +5,7 @@ import { parseCredentials, type SourceCredentials } from '../../../src/postgres/
 import type { PreflightFinding } from '../../../src/postgres/findings.ts'
 import { preflightSource, runPreflight } from '../../../src/postgres/preflight.ts'
 import type { SourceRequest } from '../../../src/postgres/source-request.ts'
-import { openSourceFixture, type SourceFixture } from './source-fixture.ts'
-import { testServers } from '../../support/test-servers.ts'
+import { openSourceFixture, testServers, type SourceFixture } from './source-fixture.ts'
 
 describe.each(testServers())('checks before anything is changed, $name', ({ url }) => {
   let source: SourceFixture

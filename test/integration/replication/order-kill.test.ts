@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
-import type { Destination } from '../../../src/model/destination.ts'
 import type { TablesOrder } from '../../../src/model/replication.ts'
+import { COMMITS, CommitKiller, survive } from '../../support/commit-killer.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase } from '../../support/servers.ts'
 
@@ -14,73 +14,8 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** Everything that an order, or the copy after it, commits. Before a claim the publication has been changed already. */
-const COMMITS: readonly (keyof Destination)[] = [
-  ...(['claim', 'register', 'removeTables', 'saveTables', 'prepareCopy'] as const),
-  ...(['applyChunk', 'swapCopy', 'applyBatch', 'saveCheckpoint'] as const),
-]
-
-class Killed extends Error {}
-
-/** Lets the process die at one commit: before it, or after it and before anybody knows. */
-class Killer {
-  #left = -1
-  #isAfter = false
-  #isDone = true
-  /** What it died at. */
-  readonly victims: string[] = []
-
-  /** The commit with this number from now on is the last one. */
-  arm(index: number, isAfter: boolean): void {
-    this.#left = index
-    this.#isAfter = isAfter
-    this.#isDone = false
-  }
-
-  /** True where it has not died: there are no more commits than that. */
-  disarm(): boolean {
-    const wasLeft = !this.#isDone
-    this.#isDone = true
-    return wasLeft
-  }
-
-  around(destination: Destination): Destination {
-    return new Proxy(destination, {
-      get: (target, name: keyof Destination) => {
-        const member: unknown = Reflect.get(target, name, target)
-        if (typeof member !== 'function') return member
-        const call = async (...given: unknown[]): Promise<unknown> => {
-          const isLast = !this.#isDone && this.#left-- === 0
-          if (isLast && !this.#isAfter) this.#die(name)
-          const result: unknown = await Reflect.apply(member, target, given)
-          if (isLast) this.#die(name)
-          return result
-        }
-        return COMMITS.includes(name) ? call : (...given: unknown[]): unknown => Reflect.apply(member, target, given)
-      },
-    })
-  }
-
-  #die(name: string): never {
-    this.#isDone = true
-    this.victims.push(`${this.#isAfter ? 'after' : 'before'} ${name}`)
-    throw new Killed()
-  }
-}
-
-/** Runs it until it is not killed. */
-async function survive<T>(work: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await work()
-    } catch (error) {
-      if (!(error instanceof Killed)) throw error
-    }
-  }
-}
-
 it('adds, copies anew and removes tables as if nobody had been killed, wherever somebody was; nothing is left over', { timeout: 600_000 }, async () => {
-  const killer = new Killer()
+  const killer = new CommitKiller()
   await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'order_kill', schemaName: 'order_kill', tableNames: ['a'] }), { around: (destination) => killer.around(destination) })
   await pipeline.sql('CREATE SCHEMA order_kill; CREATE TABLE order_kill.a (id serial PRIMARY KEY, v int); CREATE TABLE order_kill.b (id serial PRIMARY KEY, v int)')
   await pipeline.sql('INSERT INTO order_kill.a (v) SELECT generate_series(1, 20); INSERT INTO order_kill.b (v) SELECT generate_series(1, 20)')

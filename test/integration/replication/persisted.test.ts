@@ -7,6 +7,7 @@ import { parseCredentials } from '../../../src/postgres/credentials.ts'
 import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
+const SERVERS = [...(['postgresUrl', 'postgres15Url'] as const)].filter((name) => inject(name) !== null)
 const EQUAL = { missing: [], extra: [] }
 
 it('names of snapshot tables are cut to what PostgreSQL holds, and stay different', () => {
@@ -17,11 +18,11 @@ it('names of snapshot tables are cut to what PostgreSQL holds, and stay differen
   expect(Buffer.byteLength(snapshotTableName('slot', 'ü'.repeat(31)))).toBeLessThanOrEqual(63)
 })
 
-describe('snapshotMode persisted', () => {
+describe.each(SERVERS)('snapshotMode persisted on the server of %s', (server) => {
   let database: TestDatabase
 
   beforeAll(async () => {
-    database = await createDatabase(inject('postgresUrl'))
+    database = await createDatabase(inject(server) ?? '')
   })
 
   afterAll(async () => {
@@ -29,7 +30,7 @@ describe('snapshotMode persisted', () => {
   })
 
   function open(name: string, given: Partial<Parameters<typeof specOf>[0]> = {}, options: TestPipelineOptions = {}): TestPipeline {
-    return new TestPipeline(database.url, specOf({ slotName: `${name}_persisted`, publicationName: name, tableNames: [name], snapshotMode: 'persisted', ...given }), options)
+    return new TestPipeline(database.url, specOf({ slotName: `${name}_${server.toLowerCase()}`, publicationName: name, tableNames: [name], snapshotMode: 'persisted', ...given }), options)
   }
 
   async function kept(pipeline: TestPipeline): Promise<string[]> {
@@ -123,7 +124,7 @@ describe('snapshotMode persisted', () => {
     await pipeline.sql(`SELECT pg_create_logical_replication_slot('${slotName}', 'pgoutput')`)
     await expect(pipeline.initialize()).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('exists already') as string })
     await pipeline.sql(`SELECT pg_drop_replication_slot('${slotName}')`)
-    const role = 'persisted_reader'
+    const role = `persisted_${server.toLowerCase()}`
     await pipeline.sql(`DROP ROLE IF EXISTS ${role}; CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'x'; REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CREATE ON DATABASE ${database.name} TO ${role}; ALTER TABLE needy OWNER TO ${role}`)
     try {
       const url = new URL(database.url)

@@ -3,6 +3,7 @@ import { destinationRows, differences, readFile } from '../../support/comparison
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { withoutScale } from '../../support/type-arbitraries.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+import { testServers } from '../postgres/stream-harness.ts'
 
 /** A table of an unusual kind: made and filled, copied, and changed, each statement a transaction. `$t` stands for its name. */
 interface TableCase {
@@ -110,8 +111,7 @@ const NAMES = ['Mixed Case', 'select', 'has.dot', 'quo"te', "apo'strophe", 'Ã¼nÃ
 
 const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
-describe('unusual tables', () => {
-  const url = inject('postgresUrl')
+describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('unusual tables of %s', (_, url) => {
   let database: TestDatabase
   let pipeline: TestPipeline
   const held = new Map<string, { readonly columns: readonly string[]; readonly rows: readonly string[] }>()

@@ -11,7 +11,7 @@ import { starterFile } from '../../../src/config/starter.ts'
 import { documentOf, run } from '../../support/command-line.ts'
 
 const VERBS = [
-  ...['init', 'doctor', 'start', 'status', 'show', 'pause', 'resume', 'stop', 'retry', 'recover', 'add', 'remove', 'resync'],
+  ...['init', 'doctor', 'start', 'status', 'show', 'pause', 'resume', 'stop', 'retry', 'recover', 'add', 'remove', 'resync', 'approve'],
   ...['verify', 'drop', 'schedule', 'config'],
 ]
 /** Nothing listens there. */

@@ -85,6 +85,7 @@ describe('accepted spellings', () => {
     ],
     ['a publication name of 63 bytes', { publicationName: 'ü'.repeat(31) + 'a' }, { publicationName: 'ü'.repeat(31) + 'a' }],
     ['schemaChanges refuse', { schemaChanges: 'refuse' }, { schemaChanges: 'refuse' }],
+    ['schemaChanges ask', { schemaChanges: 'ask' }, { schemaChanges: 'ask' }],
     ['a batch size', { targetBatchSize: 1 }, { targetBatchSize: 1 }],
   ])('%s', (_what, given, expected) => {
     expect(parse({ ...minimal, ...given })).toEqual({ ...parse(minimal), ...expected })
@@ -149,7 +150,6 @@ describe('refusals', () => {
 
 describe('parts of the contract that come later', () => {
   it.each([
-    ['schemaChanges ask', { schemaChanges: 'ask' }],
     ['walBudgetBytes', { walBudgetBytes: 1 }],
     ['spoolBudgetBytes', { spoolBudgetBytes: 1 }],
   ])('%s is refused', (what, given) => {
@@ -207,7 +207,7 @@ describe('credentials in an input', () => {
     ['an input that is one text', `postgres://u:${SECRET}@db/shop`],
     ['a text of JSON', `{"password": "${SECRET}"}`],
     ['a private key', { ...minimal, source: '-----BEGIN RSA PRIVATE KEY-----' }],
-    ['beside an unsupported field', { ...minimal, schemaChanges: 'ask', secret: SECRET }],
+    ['beside an unsupported field', { ...minimal, walBudgetBytes: 1, secret: SECRET }],
   ])('%s is refused and repeated nowhere', (_what, input) => {
     const { text, error } = refuse(input)
     expect(error.kind).toBe('InvalidInput')

@@ -83,7 +83,7 @@ it('copies two chunks of one table at once: the reader that finds a plan being m
       return turn
     },
     onActivity: () => undefined,
-    refusesSchemaChanges: false,
+    spec: { schemaChanges: 'apply' },
     appliedLsn: () => ZERO_LSN,
     onWaiting: () => undefined,
   })

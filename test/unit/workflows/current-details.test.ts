@@ -43,6 +43,13 @@ it('shows statements as they are to be pasted', () => {
   expect(details).toContain(expected.join('\n'))
 })
 
+it('shows a change that waits for approval with the statements that it would run', () => {
+  const message = 'public.a waits: columns: added "b_c" text.\nALTER TABLE "public"."a" ADD COLUMN "b_c" VARCHAR;\nRows touched: 0.'
+  const details = currentDetailsOf({ ...status, tables: { 'public.a': { ...table, state: 'failed', error: { type: 'SchemaChangeRefused', message, remedy: 'DROP x;' } } } })
+  const expected = ['`public.a`: **SchemaChangeRefused** public.a waits: columns: added "b\\_c" text.', '```', 'ALTER TABLE "public"."a" ADD COLUMN "b_c" VARCHAR;', '```', 'Rows touched: 0.']
+  expect(details).toContain([...expected, '', 'Remedy:', '```', 'DROP x;', '```'].join('\n'))
+})
+
 it('is not broken by names, and not long with many tables', () => {
   const tables = Object.fromEntries(Array.from({ length: 500 }, (_, index) => [`public.t|\`${index}\n`, table]))
   const details = currentDetailsOf({ ...status, tables })
