@@ -2,7 +2,7 @@ import type { TupleView } from './change.ts'
 import type { DelimitedText, Lines } from './delimited-text.ts'
 import type { DomainError, ErrorReport } from './errors.ts'
 import type { Lsn } from './lsn.ts'
-import type { SourceIdentity } from './source.ts'
+import type { PresentRows, SourceIdentity } from './source.ts'
 import type { Shaping } from './shapes.ts'
 import type { ColumnHint } from './spec.ts'
 import type { ReplicaIdentity, SourceColumn, TableName, TableSchema, TableStorage } from './table-schema.ts'
@@ -194,6 +194,11 @@ export interface TableRecord extends Shaping {
   readonly mayRepeat?: boolean
   /** The source's storage as it was not later than the rows were copied, or as last seen; null = not known. */
   readonly storage: TableStorage | null
+  /**
+   * LSN text: rows may hold values that were read at the source as it was just before it, where the stream left them out and nobody had them. Until the stream is
+   * there they may be those of a row that has come to the key since. Absent = none.
+   */
+  readonly aheadUntilLsn?: string
   /** Why the table is `removed`, where it left by itself. */
   readonly departure?: Departure
   readonly copy: CopyRecord | null
@@ -417,7 +422,7 @@ export interface ChunkStage {
 /** What an apply may have to ask the source, and how rows of filtered tables are judged. */
 export interface RowLookup {
   /** Present text of `columns` for rows with these keys; absent rows are left out, so ask for the key too. */
-  readRows(table: TableRecord, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<readonly (readonly (string | null)[])[]>
+  readRows(table: TableRecord, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<PresentRows>
   /** The chunk of each key. */
   locateKeys(table: TableRecord, keys: readonly (readonly string[])[]): Promise<readonly number[]>
   /** Does a change count? `defer` = apply it right after the chunk that is being copied. */

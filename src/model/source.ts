@@ -182,6 +182,14 @@ export interface SeenTable extends TableName {
   readonly columns: readonly SeenColumn[]
 }
 
+/** Rows as they are at the source now, which may be ahead of the stream. */
+export interface PresentRows {
+  /** Text of the columns that were asked for; absent rows are left out. */
+  readonly rows: readonly (readonly (string | null)[])[]
+  /** Past every commit that they show. */
+  readonly lsn: Lsn
+}
+
 /** What the engine needs of a source. */
 export interface Source {
   identify(): Promise<SourceIdentity>
@@ -218,8 +226,8 @@ export interface Source {
   dropSnapshots(snapshots: readonly KeptSnapshot[]): Promise<void>
   /** For each key (text of the key columns), the index of its range in `ranges`: asked of the source, whose collation decides. */
   locateKeys(table: TableSchema, ranges: readonly KeyRange[], keys: readonly (readonly string[])[]): Promise<readonly number[]>
-  /** The text of `columns` of the rows with these keys, as they are now; absent rows are left out. For TOAST values nobody has. */
-  readRows(table: TableSchema, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<readonly (readonly (string | null)[])[]>
+  /** Reads `columns` of the rows with these keys. For TOAST values nobody has. */
+  readRows(table: TableSchema, keys: readonly (readonly string[])[], columns: readonly string[]): Promise<PresentRows>
   /** Closes pooled connections. */
   close(): Promise<void>
 }

@@ -1,3 +1,5 @@
+import type { PublishedOperation } from './spec.ts'
+
 /** The name of a source table: exact text, not SQL-quoted. */
 export interface TableName {
   readonly schema: string
@@ -79,4 +81,21 @@ export interface TableStorage {
   readonly primaryKey?: number | null
   /** REPLICA IDENTITY FULL: then no Relation message tells of another key. Absent = not known. */
   readonly hasFullIdentity?: boolean
+  /** Absent = not published, or not known. */
+  readonly published?: PublishedAs
+}
+
+/** What the publication sends of a table, and whether that was so without a break. JSON-safe. */
+export interface PublishedAs {
+  /** pg_publication.oid. */
+  readonly publication: number
+  /** xmin of its row: another one after every ALTER PUBLICATION of its options or owner. */
+  readonly version: string
+  readonly operations: readonly PublishedOperation[]
+  readonly hasRowFilter: boolean
+  /**
+   * Oids of what makes the table a member (pg_publication_rel, pg_publication_namespace), in order; none where all tables are published. They are made
+   * anew where a table or schema leaves and comes back, and for another row filter or column list.
+   */
+  readonly memberships: readonly number[]
 }

@@ -25,8 +25,22 @@ export function hasOtherKey(before: TableStorage, now: TableStorage): boolean {
   return now.hasFullIdentity === true && before.primaryKey !== undefined && before.primaryKey !== now.primaryKey
 }
 
+/**
+ * Does the publication send of a table what it sent, and has it ever since? `otherwise`: other operations or rows, or it did not send the table for a while.
+ * `altered`: its row was written anew and says the same; between, it may have said something else.
+ */
+export function comparePublished(before: TableStorage, now: TableStorage): 'same' | 'altered' | 'otherwise' {
+  const was = before.published
+  const is = now.published
+  if (was === undefined || is === undefined) return 'same'
+  const hasStayed = was.publication === is.publication && was.memberships.every((oid) => is.memberships.includes(oid))
+  if (!hasStayed || was.hasRowFilter !== is.hasRowFilter || was.operations.join() !== is.operations.join()) return 'otherwise'
+  return was.version === is.version ? 'same' : 'altered'
+}
+
 /** Nothing to note? */
 export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
+  if (JSON.stringify(a.published) !== JSON.stringify(b.published)) return false
   return a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
 }
 

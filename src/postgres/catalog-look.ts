@@ -14,13 +14,30 @@ const COMMANDS_OF_CREATE_PARTITION = 3
 /** Every table has this system column, and nothing ever changes its definition: when it was written, the table was made (tableoid). */
 const BIRTH_ATTRIBUTE = -6
 
+/** The publication's entries that hold the schema of the pg_class row `c`, told by their dependencies: before PostgreSQL 15 there is no such catalog. */
+const SCHEMA_MEMBERSHIPS = `SELECT d.objid FROM pg_depend d JOIN pg_depend s ON s.classid = d.classid AND s.objid = d.objid AND s.refclassid = 'pg_namespace'::regclass AND s.refobjid = c.relnamespace
+  WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace') AND d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid`
+
+/** {@link PublishedAs} of the pg_class row `c` by the publication whose name is `publicationName`, as JSON. A row filter is of no account where all tables, or the schema's, are published. */
+function publishedAs(publicationName: string): string {
+  return `(
+    SELECT jsonb_build_object('publication', p.oid::int8, 'version', p.xmin::text, 'operations', array_remove(ARRAY[
+        CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END, CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END], NULL),
+      'hasRowFilter', NOT p.puballtables AND NOT EXISTS (${SCHEMA_MEMBERSHIPS})
+        AND EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid AND to_jsonb(r)->>'prqual' IS NOT NULL),
+      'memberships', m.oids)
+    FROM pg_publication p CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(e.oid::int8 ORDER BY e.oid), '[]') AS oids FROM (
+      SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid UNION ALL ${SCHEMA_MEMBERSHIPS}) e(oid)) m
+    WHERE p.pubname = ${publicationName} AND (p.puballtables OR m.oids <> '[]'))`
+}
+
 /**
- * {@link TableStorage} of the pg_class row `c`, as JSON. VACUUM FULL, CLUSTER, TRUNCATE and a new tablespace change the file alone; what
+ * {@link TableStorage} of the pg_class row `c`, as JSON; `publicationName` is a parameter. VACUUM FULL, CLUSTER, TRUNCATE and a new tablespace change the file alone; what
  * rewrites values rewrites the definition of their column too, be its type the same. Raw xmin outlives freezing.
  *
  * Source: https://www.postgresql.org/docs/current/storage-file-layout.html and https://www.postgresql.org/docs/current/catalog-pg-attribute.html
  */
-const STORAGE = `jsonb_build_object(
+const storageOf = (publicationName: string): string => `jsonb_build_object(
   'isPartitioned', c.relkind = 'p',
   'files', CASE c.relkind WHEN 'p' THEN coalesce((
       SELECT jsonb_object_agg(m.oid, m.relfilenode::int8) FROM pg_partition_tree(c.oid) t JOIN pg_class m ON m.oid = t.relid WHERE t.level > 0), '{}')
@@ -36,7 +53,8 @@ const STORAGE = `jsonb_build_object(
       SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
       JOIN pg_enum e ON e.enumtypid IN (t.oid, t.typelem, t.typbasetype) WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'primaryKey', (SELECT k.oid::int8 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p'),
-  'hasFullIdentity', c.relreplident = 'f')`
+  'hasFullIdentity', c.relreplident = 'f',
+  'published', ${publishedAs(publicationName)})`
 
 /** The columns of the pg_class row `c`, as JSON. */
 const COLUMNS = `coalesce((
@@ -45,24 +63,35 @@ const COLUMNS = `coalesce((
 
 const COLUMNS_SCHEMA = z.array(z.object({ attributeNumber: z.number(), name: z.string(), typeOid: z.number(), typeModifier: z.number() }))
 
-const STORAGE_SCHEMA = z.object({
-  isPartitioned: z.boolean(),
-  files: z.record(z.string(), z.number()),
-  attached: z.array(z.number()),
-  columns: z.record(z.string(), z.string()),
-  labels: z.record(z.string(), z.string()),
-  primaryKey: z.number().nullable(),
-  hasFullIdentity: z.boolean(),
+const PUBLISHED_SCHEMA = z.object({
+  publication: z.number(),
+  version: z.string(),
+  operations: z.array(z.enum(['insert', 'update', 'delete', 'truncate'])),
+  hasRowFilter: z.boolean(),
+  memberships: z.array(z.number()),
 })
+
+const STORAGE_SCHEMA = z
+  .object({
+    isPartitioned: z.boolean(),
+    files: z.record(z.string(), z.number()),
+    attached: z.array(z.number()),
+    columns: z.record(z.string(), z.string()),
+    labels: z.record(z.string(), z.string()),
+    primaryKey: z.number().nullable(),
+    hasFullIdentity: z.boolean(),
+    published: PUBLISHED_SCHEMA.nullable(),
+  })
+  .transform(({ published, ...storage }): TableStorage => (published === null ? storage : { ...storage, published }))
 
 const SUBJECT = 'catalog of the source'
 
-/** Storage by oid; tables that are gone are left out. */
-export async function readStorage(client: SqlClient, oids: readonly number[]): Promise<ReadonlyMap<number, TableStorage>> {
+/** Storage by oid, as a publication (null = none) has the tables; those that are gone are left out. */
+export async function readStorage(client: SqlClient, oids: readonly number[], publicationName: string | null): Promise<ReadonlyMap<number, TableStorage>> {
   const rows = await queryRows(client, z.object({ oid: z.number(), storage: STORAGE_SCHEMA }), {
     subject: SUBJECT,
-    values: [[...oids]],
-    text: `SELECT c.oid, ${STORAGE} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
+    values: [[...oids], publicationName],
+    text: `SELECT c.oid, ${storageOf('$2::name')} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
   })
   return new Map(rows.map(({ oid, storage }) => [oid, storage]))
 }
@@ -83,7 +112,7 @@ export async function lookAtCatalog(
         WITH published AS MATERIALIZED (
           SELECT gpt.relid FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) gpt WHERE p.pubname = $1)
         SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.oid IN (SELECT relid FROM published) AS "isPublished",
-          c.oid = ANY ($2::oid[]) AS "isKnown", CASE WHEN c.oid = ANY ($2::oid[]) THEN ${STORAGE} END AS storage, CASE WHEN c.oid = ANY ($2::oid[]) THEN ${COLUMNS} END AS columns
+          c.oid = ANY ($2::oid[]) AS "isKnown", CASE WHEN c.oid = ANY ($2::oid[]) THEN ${storageOf('$1::name')} END AS storage, CASE WHEN c.oid = ANY ($2::oid[]) THEN ${COLUMNS} END AS columns
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = ANY ($2::oid[])
           OR n.nspname = $3 AND c.oid IN (SELECT relid FROM published) AND NOT c.relispartition

@@ -65,11 +65,11 @@ const VALUE_OF_OLDER_ROWS = `CASE WHEN t.typdelim <> ',' THEN NULL
 
 /**
  * Reads tables by oid, in the order of `oids`; those that are gone are left out. Columns stand in attribute order, dropped ones are
- * left out.
+ * left out. `publicationName` (null = none) is the publication whose word on them is wanted.
  *
  * Source: https://www.postgresql.org/docs/current/catalog-pg-attribute.html
  */
-export async function readTables(client: SqlClient, oids: readonly number[]): Promise<readonly CatalogTable[]> {
+export async function readTables(client: SqlClient, oids: readonly number[], publicationName: string | null): Promise<readonly CatalogTable[]> {
   if (oids.length === 0) return []
   const values = [[...oids]]
   const tables = await queryRows(client, TABLE_ROW, {
@@ -106,7 +106,7 @@ export async function readTables(client: SqlClient, oids: readonly number[]): Pr
       FROM pg_index i
       WHERE i.indrelid = ANY ($1::oid[]) AND (i.indisprimary AND i.indimmediate OR i.indisreplident) AND i.indisvalid`,
   })
-  const storage = await readStorage(client, oids)
+  const storage = await readStorage(client, oids, publicationName)
   const types = await readTypes(client, columns.map((column) => column.typeOid))
   const columnsOf = groupByTable(columns)
   const indexesOf = groupByTable(indexes)

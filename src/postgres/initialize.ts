@@ -2,7 +2,8 @@ import { DomainError } from '../model/errors.ts'
 import { formatLsn } from '../model/lsn.ts'
 import type { SourceIdentity } from '../model/source.ts'
 import type { PublishedOperation } from '../model/spec.ts'
-import type { TableSchema } from '../model/table-schema.ts'
+import type { TableSchema, TableStorage } from '../model/table-schema.ts'
+import { readStorage } from './catalog-look.ts'
 import { limitColumns } from './catalog.ts'
 import type { SourceCredentials } from './credentials.ts'
 import { withNote } from './destination-note.ts'
@@ -85,6 +86,8 @@ export async function applySource(
   // Somebody else's slot is noted as ours only once it stands where we need it.
   const mustMoveSlot = inspection.slotIsAdopted && request.snapshotMode !== 'never'
   await changePublication(client, { request, inspection, publication, writesNote: !mustMoveSlot })
+  // Before the slot: what is done to the publication from now on shows by it.
+  const storage = await readStorage(client, inspection.tables.map(({ oid }) => oid), request.publicationName)
 
   let consistentPoint: string
   if (slot === null) {
@@ -105,8 +108,13 @@ export async function applySource(
     slotAdopted: inspection.slotIsAdopted,
     publishedOperations: state.operations,
     scope: inspection.scope,
-    ...describeResult(state, { request, inspection }),
+    ...describeResult(state, { request, inspection: { ...inspection, tables: inspection.tables.map((table) => ({ ...table, ...storageNow(storage, table) })) } }),
   }
+}
+
+function storageNow(storage: ReadonlyMap<number, TableStorage>, { oid }: TableSchema): Pick<TableSchema, 'storage'> {
+  const now = storage.get(oid)
+  return now === undefined ? {} : { storage: now }
 }
 
 /** What {@link initializeSource} will find or make of a source that has passed the checks: so that what comes after can be checked before. */
@@ -213,6 +221,7 @@ async function watched<T>(blocked: Blocked, create: () => Promise<T>, context: W
     return await create()
   } catch (error) {
     context.signal.throwIfAborted()
+    ended.abort()
     if ((await watching) === 'deadlock') throw deadlocked()
     throw error
   } finally {

@@ -58,7 +58,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const listing = await listRelations(client)
   const requested = resolveRequestedTables(request, listing)
   const scope: NameScope = { schemaName: request.schemaName, schemas: listing.schemas }
-  const tables = await readTables(client, requested.tables.map((table) => table.oid))
+  const tables = await readTables(client, requested.tables.map((table) => table.oid), request.publicationName)
   const leaves = await readLeaves(client, tables.filter((table) => table.isPartitioned === true).map((table) => table.oid))
   const publication = await readPublication(client, request.publicationName)
   const slot = request.isSlotOurs === true ? await readSlot(client, request.slotName) : await readReleasedSlot(client, request.slotName)
@@ -199,7 +199,7 @@ async function readLeaves(client: SqlClient, roots: readonly number[]): Promise<
       FROM unnest($1::oid[]) root(oid) CROSS JOIN LATERAL pg_partition_tree(root.oid) part
       JOIN pg_class c ON c.oid = part.relid WHERE part.isleaf AND c.relkind = 'r'`,
   })
-  const tables = new Map((await readTables(client, rows.map((row) => row.leaf))).map((table) => [table.oid, table]))
+  const tables = new Map((await readTables(client, rows.map((row) => row.leaf), null)).map((table) => [table.oid, table]))
   for (const { root, leaf } of rows) {
     const table = tables.get(leaf)
     if (table !== undefined) leaves.set(root, [...(leaves.get(root) ?? []), table])

@@ -169,7 +169,7 @@ export async function describePublishedTables(
   const publication = await readPublication(client, publicationName)
   if (publication === null) return []
   const published = new Set(publication.tables.map((table) => table.oid))
-  const tables = await readTables(client, request.oids.filter((oid) => published.has(oid)))
+  const tables = await readTables(client, request.oids.filter((oid) => published.has(oid)), publicationName)
   return tables.map((table) => toTableSchema(asPublished(table, publication, request.serverVersion)))
 }
 
@@ -178,14 +178,14 @@ export async function describePublishedTable(client: SqlClient, publicationName:
   const publication = await readPublication(client, publicationName)
   const member = publication?.tables.find((published) => published.oid === oid)
   if (publication === null || member === undefined) return null
-  const [table] = await readTables(client, [oid])
+  const [table] = await readTables(client, [oid], publicationName)
   const { serverVersion } = await readIdentity(client)
   return table === undefined ? null : { table: toTableSchema(asPublished(table, publication, serverVersion)), rowFilter: member.rowFilter }
 }
 
 /** One table with every column that can be read for changes, without a publication; null where it is not there. */
 export async function describeReadableTable(client: SqlClient, oid: number): Promise<{ readonly table: TableSchema; readonly rowFilter: null } | null> {
-  const [table] = await readTables(client, [oid])
+  const [table] = await readTables(client, [oid], null)
   return table === undefined ? null : { table: toTableSchema(asReadable(table)), rowFilter: null }
 }
 

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { asRecordEnd, parseLsn } from '../model/lsn.ts'
+import { asRecordEnd, parseLsn, type Lsn } from '../model/lsn.ts'
 import type { SourceHealth, SourceIdentity } from '../model/source.ts'
 import { readSlot } from './slot.ts'
 import { queryRow, type SqlClient } from './sql.ts'
@@ -106,13 +106,21 @@ export async function readServerFacts(client: SqlClient): Promise<ServerFacts> {
   }
 }
 
+const COMMITTED_LSN = '(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END)::text'
+
+/** Past every commit that a query before it has seen: the insert position, as a commit may be visible before it is written. */
+export async function readSeenPosition(client: SqlClient): Promise<Lsn> {
+  const { lsn } = await queryRow(client, z.object({ lsn: z.string() }), { text: `SELECT ${COMMITTED_LSN} AS lsn`, subject: 'position of the source' })
+  return asRecordEnd(parseLsn(lsn))
+}
+
 /** The server's write position (on a standby: the replay position) and the slot's state; `slot` is null where there is none. */
 export async function readHealth(client: SqlClient, slotName: string): Promise<SourceHealth> {
   const slot = await readSlot(client, slotName)
   const row = await queryRow(client, z.object({ currentLsn: z.string(), committedLsn: z.string() }), {
     text: `
       SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS "currentLsn",
-        (CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END)::text AS "committedLsn"`,
+        ${COMMITTED_LSN} AS "committedLsn"`,
     subject: 'position of the source',
   })
   return { currentLsn: parseLsn(row.currentLsn), committedLsn: asRecordEnd(parseLsn(row.committedLsn)), slot }

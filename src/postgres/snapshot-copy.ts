@@ -101,7 +101,7 @@ export async function beginSnapshotRead(
     const subject = `snapshot table ${tableKey(snapshot.name)}`
     const from = quoteTable(snapshot.name)
     await execute(client, { subject, text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' })
-    const [described] = await readTables(client, [snapshot.oid])
+    const [described] = await readTables(client, [snapshot.oid], null)
     const isSame = described !== undefined && table.columns.every((column) => described.columns.some(({ name, typeOid, typeModifier }) => name === column.name && typeOid === column.typeOid && typeModifier === column.typeModifier))
     const isWhole = isSame && (snapshot.rowCount === 0 || (await queryRow(client, z.object({ isThere: z.boolean() }), { subject, text: `SELECT EXISTS (SELECT FROM ${from}) AS "isThere"` })).isThere)
     if (!isWhole) {

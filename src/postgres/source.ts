@@ -11,7 +11,7 @@ import { locateKeys, readRows } from './key-lookup.ts'
 import { describePublishedTables, describeReadableTable } from './publication.ts'
 import { openReplicationStream } from './replication-stream.ts'
 import { waitForRunningTransactions } from './running-transactions.ts'
-import { readHealth, readIdentity } from './server.ts'
+import { readHealth, readIdentity, readSeenPosition } from './server.ts'
 import { connect, endQuietly } from './session.ts'
 
 /**
@@ -71,7 +71,7 @@ export function createSource(credentials: SourceCredentials, publicationName: st
     beginSnapshotRead: async (snapshot, request) => beginSnapshotRead(copies, { ...request, snapshot }),
     dropSnapshots: async (snapshots) => ask(async (client) => { await dropSnapshots(client, snapshots) }),
     locateKeys: async (table, ranges, keys) => ask(async (client) => locateKeys(client, table, { ranges, keys })),
-    readRows: async (table, keys, columns) => ask(async (client) => readRows(client, table, { keys, columns })),
+    readRows: async (table, keys, columns) => ask(async (client) => ({ rows: await readRows(client, table, { keys, columns }), lsn: await readSeenPosition(client) })),
     close: async () => {
       if (isClosed) return
       isClosed = true

@@ -48,7 +48,7 @@ async function inspect(client: SqlClient, request: XminSourceRequest): Promise<X
   const listing = await listRelations(client)
   const requested = resolveRequestedTables({ ...request, readsRows: true }, listing)
   const scope: NameScope = { schemaName: request.schemaName, schemas: listing.schemas }
-  const found = await readTables(client, requested.tables.map(({ oid }) => oid))
+  const found = await readTables(client, requested.tables.map(({ oid }) => oid), null)
   const included = resolveIncludeColumns(request, { scope, tables: found })
   const tables = found.map((table) => limitColumns(asReadable(table), wantedColumns(table, included.includeColumns)))
   const findings = [

@@ -6,7 +6,7 @@ import type { CatalogLook, SeenColumn, SeenTable, Source } from '../model/source
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { hasColumns, haveOthersTheirNames, replicatedShape } from '../pipeline/schema-diff.ts'
-import { hasOtherKey, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
+import { comparePublished, hasOtherKey, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
 import { judgeRename, sameTable, stageRename, targetNameOf } from './names.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -40,8 +40,22 @@ type Finding =
   | { readonly tag: 'renamed'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'rewritten'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'rekeyed'; readonly oid: number; readonly seen: SeenTable }
+  | { readonly tag: 'sentOtherwise'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'stored'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'new'; readonly oid: number }
+
+/** Findings whose table does not hold, or will not hold, what the source has. */
+type WrongRows = Extract<Finding, { readonly tag: keyof typeof WRONG }>
+
+const WRONG = {
+  rewritten: 'was rewritten at the source without its rows being sent',
+  rekeyed: 'has another key at the source, which its changes do not tell',
+  sentOtherwise: 'is published otherwise than before (other operations, another row filter, or taken out for a while)',
+} as const
+
+function isWrong(finding: Finding): finding is WrongRows {
+  return finding.tag in WRONG
+}
 
 interface Findings {
   /** Past everything that they tell of. */
@@ -51,7 +65,7 @@ interface Findings {
 
 /**
  * Finds out what the stream does not say: tables that were dropped, taken out of the publication, renamed without a change since, rewritten
- * without their rows being sent, or moved into the schema with their rows. The catalog is as of now and the stream may be hours behind; so a
+ * without their rows being sent, published otherwise, or moved into the schema with their rows. The catalog is as of now and the stream may be hours behind; so a
  * finding counts only when everything before it has been applied **and** a second look finds the same.
  *
  * States: quiet → (look finds something) → waiting for the stream → (stream is there, looked again, staged) → in flight → (applied) → quiet.
@@ -162,31 +176,37 @@ export class CatalogWatch {
     const findings: Finding[] = []
     if (!sameTable(seen, name) || !sameTable(record.target, targetNameOf(this.#options.spec, seen))) findings.push({ tag: 'renamed', oid, seen })
     const isOther = (record.storage !== null && isRewritten(record.storage, seen.storage)) || haveOthersTheirNames(record.columns, seen.columns)
+    const published = record.storage === null ? 'same' : comparePublished(record.storage, seen.storage)
     if (isOther) findings.push({ tag: 'rewritten', oid, seen })
     else if (record.storage !== null && !isAppendOnly(record) && hasOtherKey(record.storage, seen.storage)) findings.push({ tag: 'rekeyed', oid, seen })
+    // A copy that is to be planned takes the publication as it is then.
+    else if (published === 'otherwise' && record.state !== 'pending') findings.push({ tag: 'sentOtherwise', oid, seen })
     else if (record.storage === null || !isSameStorage(record.storage, seen.storage)) findings.push({ tag: 'stored', oid, seen })
     return findings
   }
 
   async #act(findings: readonly Finding[]): Promise<void> {
     const { source, adopt, tables, spec } = this.#options
-    const rewritten = findings.filter((finding) => finding.tag === 'rewritten' || finding.tag === 'rekeyed')
-    const rekeyed = new Set(findings.filter(({ tag }) => tag === 'rekeyed').map(({ oid }) => oid))
+    const wrong = findings.filter(isWrong)
     const stored = findings.filter((finding) => finding.tag === 'stored')
-    const isHistory = ({ oid }: Finding): boolean => {
+    const isKept = ({ oid, tag }: WrongRows): boolean => {
       const record = tables.get(oid)?.record
-      return record !== undefined && isAppendOnly(record)
+      return record !== undefined && (isAppendOnly(record) || (tag === 'sentOtherwise' && spec.snapshotMode === 'never'))
     }
-    const noted = [...stored, ...rewritten.filter(isHistory)].map(({ seen }) => seen)
+    const kept = wrong.filter(isKept)
+    const noted = [...stored, ...kept].map(({ seen }) => seen)
+    for (const seen of noted) this.#warnOfPublication(seen)
     if (noted.length > 0) await this.#note(noted)
-    for (const { oid } of rewritten.filter(isHistory)) this.#warnOf(oid, 'was rewritten at the source without its rows being sent: what its history holds of them stays as it was sent')
-    const schemas = await source.describeTables(rewritten.filter((finding) => !isHistory(finding)).map(({ oid }) => oid))
+    for (const { oid, tag } of kept) if (tag === 'rewritten') this.#warnOf(oid, `${WRONG.rewritten}: what its history holds of them stays as it was sent`)
+    const copied = wrong.filter((finding) => !isKept(finding))
+    const reasons = new Map(copied.map(({ oid, tag }) => [oid, WRONG[tag]]))
+    const schemas = await source.describeTables(copied.map(({ oid }) => oid))
     const names = findings.filter((finding) => finding.tag === 'renamed' || finding.tag === 'left')
     const oids = [...names, ...schemas].map(({ oid }) => oid)
     const refusals = new Map<number, DomainError>()
     for (const finding of names) await this.#judge(finding.oid, refusals, async (table) => (finding.tag === 'renamed' ? judgeRename(this.#options, table, finding.seen) : null))
     for (const schema of schemas) await this.#judge(schema.oid, refusals, async (table) => this.#judgeCopy(table, schema))
-    if (oids.length > 0) this.#stage(oids, (batch) => { this.#stageAll(batch, names, { schemas, rekeyed, refusals }) })
+    if (oids.length > 0) this.#stage(oids, (batch) => { this.#stageAll(batch, names, { schemas, reasons, refusals }) })
     const newcomers = findings.filter(({ tag }) => tag === 'new').map(({ oid }) => oid)
     if (newcomers.length === 0 || spec.tableNames !== null) return
     await adopt(newcomers)
@@ -232,9 +252,9 @@ export class CatalogWatch {
     return hasColumns(change.schema, { columns: record.columns.filter(({ isDropped }) => !isDropped) }, record.hasColumnList) || isAllowed(spec, change, (fingerprint) => table.takeApproval(fingerprint)) ? null : refusalOf(this.#options, record, change)
   }
 
-  #stageAll(batch: Batch, names: readonly Finding[], found: { readonly schemas: readonly TableSchema[]; readonly rekeyed: ReadonlySet<number>; readonly refusals: ReadonlyMap<number, DomainError> }): void {
+  #stageAll(batch: Batch, names: readonly Finding[], found: { readonly schemas: readonly TableSchema[]; readonly reasons: ReadonlyMap<number, string>; readonly refusals: ReadonlyMap<number, DomainError> }): void {
     const { tables, spec, warn } = this.#options
-    const { schemas, rekeyed, refusals } = found
+    const { schemas, reasons, refusals } = found
     for (const finding of names) {
       const table = tables.get(finding.oid)
       if (table === undefined) continue
@@ -249,8 +269,20 @@ export class CatalogWatch {
       if (table !== undefined && refusal !== undefined) batch.fail(table.batchTable, refusal)
       if (table === undefined || refusal !== undefined) continue
       table.replaceSchema(batch, schema)
-      const what = rekeyed.has(schema.oid) ? 'has another key at the source, which its changes do not tell' : 'was rewritten at the source without its rows being sent'
-      this.#warnOf(schema.oid, `${what}: it is copied again`)
+      this.#warnOf(schema.oid, `${reasons.get(schema.oid) ?? ''}: it is copied again`)
+    }
+  }
+
+  /** Of a table that goes on as it is. */
+  #warnOfPublication({ oid, storage }: SeenTable): void {
+    const record = this.#options.tables.get(oid)?.record
+    if (record?.storage == null || record.state === 'pending') return
+    const { spec, warn } = this.#options
+    const published = comparePublished(record.storage, storage)
+    if (published === 'altered') {
+      warn(`publication ${JSON.stringify(spec.publicationName)} was altered and sends the same operations as before: if it sent others for a while, what was written then is missing; let its tables be copied anew (resyncTables)`)
+    } else if (published === 'otherwise') {
+      this.#warnOf(oid, `${WRONG.sentOtherwise}: ${isAppendOnly(record) ? 'what was not sent is not in its history' : 'what was not sent is missing; let it be copied anew (resyncTables)'}`)
     }
   }
 

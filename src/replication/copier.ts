@@ -6,6 +6,7 @@ import type { ChangedTable, ChunkCopy, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
+import { rowsCopiedUnder } from './copied-rows.ts'
 import { stopped } from './retry.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import { stageCopy } from './stage-copy.ts'
@@ -123,7 +124,8 @@ export class Copier {
       return
     }
     // Not later than the first chunk's snapshot: what is rewritten from now on shows by it.
-    const seen = (await source.look([table.record.oid], null)).tables[0]
+    const look = await source.look([table.record.oid], null)
+    const seen = look.tables[0]
     await exclusive(async () => {
       const { record } = table
       const chunks = plan.ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
@@ -132,6 +134,7 @@ export class Copier {
         state: 'snapshotting',
         copy: { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows: plan.estimatedRows, chunks, ...replacingOf(record) },
         storage: seen?.storage ?? record.storage,
+        ...rowsCopiedUnder(look.operations),
         counts: { ...record.counts, snapshotRows: 0 },
       }
       await destination.dropDeferred(record.oid, null)

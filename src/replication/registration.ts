@@ -11,6 +11,7 @@ import type { SourceInspection } from '../postgres/preflight.ts'
 import { isRemoved } from '../postgres/requested-tables.ts'
 import { formerNamesOf, resolveTableMap } from '../postgres/table-names.ts'
 import { amendmentOf } from './amendment.ts'
+import { rowsCopiedUnder, type CopiedRows } from './copied-rows.ts'
 import { sameTable, targetNameOf } from './names.ts'
 import { knownNames } from './named-tables.ts'
 import { copiedAnew } from './retry.ts'
@@ -120,8 +121,7 @@ export function registrationsOf(
       ...shapingOf(spec, typeof spec.writeMode === 'string' ? [spec.writeMode] : (modes?.get(key) ?? [defaultWriteMode(spec.publish)])),
       hints: hints.get(key) ?? {},
       hasColumnList: lists.has(key),
-      isPartial: isPartial(spec, init.publishedOperations),
-      mayRepeat: mayRepeat(spec, init.publishedOperations),
+      ...rowsOf(spec, init.publishedOperations),
       initialState: spec.snapshotMode === 'never' ? 'streaming' : 'pending',
     }
   })
@@ -205,8 +205,7 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
         ...shapingOf(spec, [typeof spec.writeMode === 'string' ? spec.writeMode : defaultWriteMode(spec.publish)]),
         hints: {},
         hasColumnList: false,
-        isPartial: isPartial(spec, operations),
-        mayRepeat: mayRepeat(spec, operations),
+        ...rowsOf(spec, operations),
         initialState: spec.snapshotMode === 'never' ? 'streaming' : 'pending',
       },
     ],
@@ -221,11 +220,7 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   }
 }
 
-/** See `TableRegistration.mayRepeat`: with all operations published, a key is free here before the source uses it again. */
-function mayRepeat(spec: RegisteredSpec, published: readonly PublishedOperation[]): boolean {
-  return spec.snapshotMode === 'never' || !(['update', 'delete', 'truncate'] as const).every((operation) => published.includes(operation))
-}
-
-function isPartial(spec: RegisteredSpec, published: readonly PublishedOperation[]): boolean {
-  return spec.snapshotMode === 'never' || !published.includes('insert') || !published.includes('update')
+/** What holds of a table's rows that are taken over as the input wants it. */
+function rowsOf({ snapshotMode }: RegisteredSpec, published: readonly PublishedOperation[]): CopiedRows {
+  return snapshotMode === 'never' ? { isPartial: true, mayRepeat: true } : rowsCopiedUnder(published)
 }

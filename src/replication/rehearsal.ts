@@ -12,7 +12,7 @@ const KEY = { source: 'rehearsal', slotName: 'rehearsal' } as const
 
 /** Nothing is asked of the source: rows that are only copied need nothing. */
 const NO_LOOKUP: RowLookup = {
-  readRows: async () => Promise.resolve([]),
+  readRows: async () => Promise.resolve({ rows: [], lsn: ZERO_LSN }),
   locateKeys: async () => Promise.resolve([]),
   judge: () => 'apply',
 }

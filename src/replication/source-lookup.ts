@@ -1,5 +1,6 @@
 import type { RowLookup, TableRecord } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
+import { ZERO_LSN } from '../model/lsn.ts'
 import type { Source } from '../model/source.ts'
 import { schemaOf } from './copier.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -17,7 +18,7 @@ export function createLookup(source: Source, tables: ReadonlyMap<number, TableRu
     }
   }
   return {
-    readRows: async (table, keys, columns) => unlessGone(table, async () => source.readRows(schemaOf(table), keys, columns), []),
+    readRows: async (table, keys, columns) => unlessGone(table, async () => source.readRows(schemaOf(table), keys, columns), { rows: [], lsn: ZERO_LSN }),
     locateKeys: async (table, keys) =>
       unlessGone(table, async () => source.locateKeys(schemaOf(table), table.copy?.chunks ?? [], keys), keys.map(() => 0)),
     judge: (table, chunk, xid) => tables.get(table.oid)?.judgeRow(table, chunk, xid) ?? 'skip',

@@ -1,5 +1,6 @@
 import { type ChunkStage, type Destination, type Fence, nextGeneration, replacingOf, type RowLookup, type TableRecord, type XminProgress } from '../model/destination.ts'
 import { DomainError, reportOf, type ErrorReport } from '../model/errors.ts'
+import { ZERO_LSN } from '../model/lsn.ts'
 import type { OperationContext, XminResult } from '../model/replication.ts'
 import { parseSnapshot } from '../model/snapshot.ts'
 import type { ChunkCopy, Source } from '../model/source.ts'
@@ -29,7 +30,7 @@ const PASS_RANGE_FACTOR = 8
 
 /** Rows that were read hold every value, and no change of them is judged. */
 const NO_LOOKUP: RowLookup = {
-  readRows: async () => Promise.resolve([]),
+  readRows: async () => Promise.resolve({ rows: [], lsn: ZERO_LSN }),
   locateKeys: async (_, keys) => Promise.resolve(keys.map(() => 0)),
   judge: () => 'apply',
 }

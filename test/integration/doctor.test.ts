@@ -6,14 +6,14 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, i
 import { documentOf, run } from '../support/command-line.ts'
 import { specOf, TestPipeline } from '../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../support/servers.ts'
-import { testServers } from './postgres/stream-harness.ts'
 
 interface Told {
   readonly checks: readonly { readonly subject: string; readonly name: string; readonly state: string; readonly message: string; readonly remedy: string | null }[]
   readonly tables: Readonly<Record<string, { readonly rows: number; readonly isWhole: boolean; readonly columns: readonly { readonly column: string; readonly isExact: boolean }[] }>>
 }
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('what doctor says of the values of %s', (_, serverUrl) => {
+describe('what doctor says of values', () => {
+  const serverUrl = inject('postgresUrl')
   let database: TestDatabase
   let client: pg.Client
   let directory: string

@@ -38,6 +38,8 @@ export class TestPipeline implements AsyncDisposable {
   spec: ReplicationSpec
   readonly source: pg.Pool
   owner = 'test-workflow'
+  /** Nothing has run since the last {@link release}. */
+  #isReleased = false
 
   constructor(url: string, spec: ReplicationSpec, { around = (destination) => destination, ...limits }: TestPipelineOptions = {}) {
     this.spec = spec
@@ -45,12 +47,19 @@ export class TestPipeline implements AsyncDisposable {
     // A database that is dropped with force ends connections that are being closed.
     this.source.on('connect', (client) => { client.on('error', () => undefined) })
     this.source.on('error', () => undefined)
-    this.engine = createEngine({
+    const engine = createEngine({
       credentialsOf: () => parseCredentials(url),
       destinationNames: () => ['warehouse', 'second'],
       hasDestination: (name) => existsSync(this.fileOf(name)),
       ...limits,
       openDestination: async (name) => around(await openDuckDbDestination({ path: this.fileOf(name) })),
+    })
+    this.engine = new Proxy(engine, {
+      get: (target, name) => {
+        this.#isReleased = false
+        const value: unknown = Reflect.get(target, name)
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value
+      },
     })
   }
 
@@ -95,20 +104,26 @@ export class TestPipeline implements AsyncDisposable {
   }
 
   async release(): Promise<void> {
+    if (this.#isReleased) return
     await this.engine.release({ spec: this.spec, owner: this.owner })
     await closeIdleDatabases()
+    this.#isReleased = true
   }
 
   /** Rows of a query on the destination file, which nobody may hold open. */
   async query(sql: string): Promise<unknown[][]> {
+    return this.#read(async (rowsOf) => rowsOf(sql))
+  }
+
+  async #read<T>(work: (rowsOf: (sql: string) => Promise<unknown[][]>) => Promise<T>): Promise<T> {
     await this.release()
     const instance = await DuckDBInstance.create(this.file, { access_mode: 'READ_ONLY' })
     try {
       const connection = await instance.connect()
       await connection.run("SET TimeZone = 'UTC'")
-      const reader = await connection.runAndReadAll(sql)
+      const result = await work(async (sql) => (await connection.runAndReadAll(sql)).getRowsJson())
       connection.closeSync()
-      return reader.getRowsJson()
+      return result
     } finally {
       instance.closeSync()
     }
@@ -126,10 +141,12 @@ export class TestPipeline implements AsyncDisposable {
 
   /** All rows of a destination table as PostgreSQL's text, sorted; columns of ours left out. */
   async destinationRows(table: string, schema = 'public', where = 'true'): Promise<string[]> {
-    const columns = await this.query(`SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = '${schema}' AND table_name = '${table}' ORDER BY column_name`)
-    const own = columns.filter(([name]) => !String(name).startsWith('_'))
-    const texts = own.map(([name, type]) => `coalesce((${toPostgresText(shortType(String(type)), `"${String(name)}"`)})::VARCHAR, '∅')`)
-    const rows = await this.query(`SELECT ${texts.join(', ')} FROM "${schema}"."${table}" WHERE ${where}`)
+    const rows = await this.#read(async (rowsOf) => {
+      const columns = await rowsOf(`SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = '${schema}' AND table_name = '${table}' ORDER BY column_name`)
+      const own = columns.filter(([name]) => !String(name).startsWith('_'))
+      const texts = own.map(([name, type]) => `coalesce((${toPostgresText(shortType(String(type)), `"${String(name)}"`)})::VARCHAR, '∅')`)
+      return rowsOf(`SELECT ${texts.join(', ')} FROM "${schema}"."${table}" WHERE ${where}`)
+    })
     return rows.map((row) => row.map((cell) => withoutTrailingZeros(String(cell))).join(' | ')).sort()
   }
 

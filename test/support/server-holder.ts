@@ -55,9 +55,9 @@ export async function listRemains(holder: ServerHolder): Promise<readonly string
   ]
 }
 
-/** Waits until nothing is left of a holder that has ended; throws with what is, after 15 s. */
+/** Waits until nothing is left of a holder that has ended; throws with what is, after a minute. */
 export async function expectNoRemains(holder: ServerHolder): Promise<void> {
-  const deadline = Date.now() + 15_000
+  const deadline = Date.now() + 60_000
   for (;;) {
     const remains = await listRemains(holder)
     if (remains.length === 0) break

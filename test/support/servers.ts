@@ -5,7 +5,7 @@ import { parsePostgresMajor } from '../../src/embedded/postgres-majors.ts'
 import { startPostgres, type PostgresServer } from '../../src/embedded/postgres-server.ts'
 import { startTemporal, type TemporalServer } from '../../src/embedded/temporal-server.ts'
 
-/** The servers of one test run. PostgreSQL 15 is there only where the system has it. */
+/** The servers of one test run. PostgreSQL 15 is there only where the system has it and no other version is asked for. */
 export interface PostgresTestServers {
   readonly main: PostgresServer
   readonly fifteen: PostgresServer | undefined
@@ -56,7 +56,7 @@ export const sharedPostgres = new SharedServer<PostgresTestServers>(
   'postgres',
   async () => {
     const wanted = process.env['TEST_POSTGRES_MAJOR']
-    const fifteen = (await findSystemPostgres()).find((binaries) => binaries.major === 15)
+    const fifteen = wanted === undefined ? (await findSystemPostgres()).find((binaries) => binaries.major === 15) : undefined
     const [main, other] = await Promise.all([
       startPostgres({
         major: wanted === undefined ? undefined : parsePostgresMajor(wanted),

@@ -107,14 +107,14 @@ export async function slotHolder(source: pg.Pool | pg.Client, slotName: string):
 }
 
 /** Waits until a walsender other than `before` serves the slot. */
-export async function untilStreaming(source: pg.Pool | pg.Client, slotName: string, before: number | null = null, timeoutMs = 60_000): Promise<number> {
+export async function untilStreaming(source: pg.Pool | pg.Client, slotName: string, before: number | null = null, timeoutMs = 120_000): Promise<number> {
   const pid = await until(() => slotHolder(source, slotName), (holder) => holder !== null && holder !== before, timeoutMs)
   if (pid === null) throw new RangeError('nobody serves the slot')
   return pid
 }
 
 /** Waits until the slot's confirmed position is past everything that is committed now: then it is durable at the destination. */
-export async function untilConfirmed(source: pg.Pool | pg.Client, slotName: string, timeoutMs = 60_000): Promise<void> {
+export async function untilConfirmed(source: pg.Pool | pg.Client, slotName: string, timeoutMs = 120_000): Promise<void> {
   const { rows } = await source.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
   const wanted = parseLsn(rows[0]?.lsn ?? '')
   await until(

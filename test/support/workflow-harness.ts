@@ -149,13 +149,13 @@ export class WorkflowHarness {
 export async function untilStatus(
   handle: WorkflowHandle,
   isWanted: (status: ReplicationStatus) => boolean,
-  timeoutMs = 30_000,
+  timeoutMs = 120_000,
 ): Promise<ReplicationStatus> {
   return until(() => handle.query(statusQuery), isWanted, timeoutMs)
 }
 
 /** Asks until the answer is as wanted. Throws with the last one after the deadline. */
-export async function until<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean, timeoutMs = 30_000): Promise<T> {
+export async function until<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean, timeoutMs = 120_000): Promise<T> {
   const deadline = Date.now() + timeoutMs
   for (;;) {
     const answer = await ask()

@@ -1,5 +1,6 @@
 import type { RowLookup, TableRecord, TransactionContext } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
+import { ZERO_LSN, type Lsn } from '../../model/lsn.ts'
 import { isAppendOnly, type Shape, type ShapeKind, shapesOf } from '../../model/shapes.ts'
 import { tableKey, type TableName } from '../../model/table-schema.ts'
 import { addedNames, hasDropped } from './added-columns.ts'
@@ -56,6 +57,12 @@ export interface RowCounts {
   readonly deletes: number
 }
 
+export interface AppliedRows {
+  readonly counts: RowCounts
+  /** As {@link fillUnchanged} returns it. */
+  readonly seenLsn: Lsn
+}
+
 /** Applies one rows step to every shape of the table; `into` is the first one's name. Tells what counted, and what was set aside for a running copy. */
 export async function applyRows(
   session: DatabaseSession,
@@ -64,28 +71,26 @@ export async function applyRows(
   into: TableName,
   lookup: RowLookup,
   misfits: Misfits | null = null,
-): Promise<{ readonly counts: RowCounts; readonly deferred: readonly DeferredRows[] }> {
+): Promise<AppliedRows & { readonly deferred: readonly DeferredRows[] }> {
   const shapes = shapesOf(record, into)
   if (canGoStraight(step, record) && !(await mayClearMarks(session, step, shapes))) {
     await insertStraight(session, step, record, shapes)
-    return { counts: step, deferred: [] }
+    return { counts: step, seenLsn: ZERO_LSN, deferred: [] }
   }
   await session.run(`CREATE OR REPLACE TEMP TABLE staged_rows AS ${selectStaged(step, record)}`)
   await fillMoves(session, step, record, into)
   await misfits?.note(step, record)
   const deferred = step.isFiltered ? await judgeStaged(session, step, record, lookup) : []
   const counts = step.isFiltered ? await countStaged(session) : step
-  await applyStaged(session, step, record, into, lookup)
-  return { counts, deferred }
+  return { counts, seenLsn: await applyStaged(session, step, record, into, lookup), deferred }
 }
 
 /** Applies rows that were set aside, now that their chunk is there. */
-export async function applyDeferred(session: DatabaseSession, deferred: DeferredRows, record: TableRecord, into: TableName, lookup: RowLookup): Promise<RowCounts> {
+export async function applyDeferred(session: DatabaseSession, deferred: DeferredRows, record: TableRecord, into: TableName, lookup: RowLookup): Promise<AppliedRows> {
   const texts = await widenedSince(session, deferred, record)
   await session.run(`CREATE OR REPLACE TEMP TABLE staged_rows AS SELECT *${texts.length === 0 ? '' : ` REPLACE (${texts.join(', ')})`} FROM ${deferred.table} ORDER BY rowid`)
   const counts = await countStaged(session)
-  await applyStaged(session, deferred.step, record, into, lookup)
-  return counts
+  return { counts, seenLsn: await applyStaged(session, deferred.step, record, into, lookup) }
 }
 
 /** Columns that have become text since the rows were set aside: what their values are then (see `widenColumn`). */
@@ -109,10 +114,11 @@ async function countStaged(session: DatabaseSession): Promise<RowCounts> {
   return { inserts: Number(row?.[0] ?? 0), updates: Number(row?.[1] ?? 0), deletes: Number(row?.[2] ?? 0) }
 }
 
-async function applyStaged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<void> {
-  await fillUnchanged(session, step, record, into, lookup)
+async function applyStaged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<Lsn> {
+  const seenLsn = await fillUnchanged(session, step, record, into, lookup)
   for (const shape of shapesOf(record, into)) await applyToShape(session, step, record, shape)
   await session.run('DROP TABLE temp.staged_rows')
+  return seenLsn
 }
 
 async function applyToShape(session: DatabaseSession, step: RowsStep, record: TableRecord, { kind, table }: Shape): Promise<void> {

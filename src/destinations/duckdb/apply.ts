@@ -1,10 +1,10 @@
 import { nextGeneration, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn } from '../../model/destination.ts'
 import { DomainError, reportOf } from '../../model/errors.ts'
-import { formatLsn, toLsn, ZERO_LSN } from '../../model/lsn.ts'
+import { formatLsn, maxLsn, parseLsn, toLsn, ZERO_LSN } from '../../model/lsn.ts'
 import { isAppendOnly, keepsPast, shapesOf } from '../../model/shapes.ts'
 import { reloadName, tableKey, type TableName } from '../../model/table-schema.ts'
 import { applyReadKeys, applyReadRows } from './apply-read.ts'
-import { applyDeferred, applyRows, canGoStraight, type RowCounts } from './apply-rows.ts'
+import { applyDeferred, applyRows, canGoStraight, type AppliedRows, type RowCounts } from './apply-rows.ts'
 import { copiedLsn } from './chunk-stage.ts'
 import { carryShapes } from './carry-shapes.ts'
 import { CellKind, type CellEncoding } from './cell-encoding.ts'
@@ -113,7 +113,7 @@ export async function applyChunkStage(
     }
     for (const deferred of aside) {
       onStep({ stage, step: null, record })
-      record = withCounts(record, await applyDeferred(session, deferred, record, intoOf(record), lookup))
+      record = withApplied(record, await applyDeferred(session, deferred, record, intoOf(record), lookup))
     }
     const lsn = formatLsn(chunk.lsn)
     const chunks = record.copy?.chunks.map((other, index) => (index === chunk.index ? { ...other, done: { snapshot: chunk.snapshot, lsn } } : other)) ?? []
@@ -228,7 +228,7 @@ async function applyStage(work: Work, stage: TableStage, before: TableRecord): P
       if (!isOfThisCopy && (!step.isFiltered || !hasColumnsOf(record, step))) continue
       const applied = await applyRows(session, step, record, intoOf(record), lookup, misfits)
       deferred.push(...applied.deferred)
-      record = withCounts(record, applied.counts)
+      record = withApplied(record, applied)
     } else record = await applyStep(work, step, { record, mode })
     if ((step.tag === 'truncate' && !step.isFiltered) || step.tag === 'replaceColumns') await misfits.clear()
     if (step.tag === 'truncate' || (step.tag === 'rows' && (record.isSoft === true || !canGoStraight(step, record)))) mode = 'rewrite'
@@ -236,7 +236,7 @@ async function applyStage(work: Work, stage: TableStage, before: TableRecord): P
   await misfits.refuse(record)
   if (stage.lastCommitLsn > ZERO_LSN) record = { ...record, counts: { ...record.counts, lastCommitLsn: formatLsn(stage.lastCommitLsn) } }
   if (departure !== undefined) return { record: await leaveTable(session, fence, { ...record, departure }), deferred }
-  if (record.columns === before.columns && record.copy === before.copy) await writeCounts(session, fence, [record])
+  if (record.columns === before.columns && record.copy === before.copy && record.aheadUntilLsn === before.aheadUntilLsn) await writeCounts(session, fence, [record])
   else await writeTable(session, fence, record, record.copy !== before.copy)
   return { record, deferred }
 }
@@ -244,6 +244,11 @@ async function applyStage(work: Work, stage: TableStage, before: TableRecord): P
 /** Rows of another shape came before the one that the copy has seen, so the copy sees them too. */
 function hasColumnsOf(record: TableRecord, step: RowsStep): boolean {
   return step.columns.length === record.columns.length && step.columns.every(({ name }, index) => record.columns[index]?.name === name)
+}
+
+function withApplied(record: TableRecord, { counts, seenLsn }: AppliedRows): TableRecord {
+  const aheadLsn = maxLsn(seenLsn, parseLsn(record.aheadUntilLsn ?? formatLsn(ZERO_LSN)))
+  return { ...withCounts(record, counts), ...(aheadLsn === ZERO_LSN ? {} : { aheadUntilLsn: formatLsn(aheadLsn) }) }
 }
 
 function withCounts(record: TableRecord, { inserts, updates, deletes }: RowCounts): TableRecord {

@@ -17,6 +17,7 @@ import { DuckDbChunk } from './chunk-stage.ts'
 import { refusedColumnName, refusedSoftDelete } from './column-names.ts'
 import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable } from './checkpoint.ts'
 import { carriedColumns } from './columns.ts'
+import { comparePublished } from '../../pipeline/storage-diff.ts'
 import { acquireDatabase, destinationError, type Database, type DatabaseSettings } from './database.ts'
 import { finalOpenError } from './open-error.ts'
 import { createTables, dropTables } from './ddl.ts'
@@ -357,12 +358,22 @@ function newRecord(registration: TableRegistration): TableRecord {
 }
 
 /**
+ * Once rows may be missing or come again, that is so until the table is copied. So it is, too, where the publication sends otherwise than it did: the stream
+ * is not there yet, and when it is the table is copied again.
+ */
+function asIncomplete(known: TableRecord, { source, isPartial, mayRepeat }: TableRegistration): TableRecord {
+  const isSentOtherwise = known.storage !== null && source.storage !== undefined && comparePublished(known.storage, source.storage) === 'otherwise'
+  const now = { isPartial: known.isPartial || isPartial || isSentOtherwise, mayRepeat: known.mayRepeat === true || mayRepeat || isSentOtherwise }
+  return known.isPartial === now.isPartial && (known.mayRepeat ?? false) === now.mayRepeat ? known : { ...known, ...now }
+}
+
+/**
  * A table that is replicated already, under an input that may be another one: what can be followed is followed by a fresh copy, what
  * would change the destination table's kind is refused.
  */
 function followed(known: TableRecord, registration: TableRegistration): TableRecord {
-  const { source, target, hints, hasColumnList, isPartial, mayRepeat } = registration
-  const existing = known.isPartial === isPartial && (known.mayRepeat ?? false) === mayRepeat ? known : { ...known, isPartial, mayRepeat }
+  const { source, target, hints, hasColumnList } = registration
+  const existing = asIncomplete(known, registration)
   const name = tableKey(source)
   const refuse = (what: string): never => {
     throw new DomainError({ kind: 'InvalidInput', message: `${name}: ${what}`, remedy: 'start with the former value, or with "reset": true to load everything anew' })

@@ -67,13 +67,16 @@ async function swapShape(session: DatabaseSession, record: TableRecord, { kind, 
   await dropTable(session, copy)
 }
 
-/** Rows that the copy does not have stay, marked: they join it, and it takes the table's place. No third table: some other may have its name. */
+/**
+ * Rows that the copy does not have stay, marked: they join it, and it takes the table's place. Of a key that came again, its delete unsent, before anybody
+ * knew that deletes are not sent any more, the newest. No third table: some other may have its name.
+ */
 async function joinMarked(session: DatabaseSession, { record, there, copy, beginLsn, beginTime }: Joining, table: TableName): Promise<void> {
   const columns = [...columnsOf('soft', record.columns).map(({ name }) => quoteName(name))]
   const names = [...columns, ...addedNames('soft')].join(', ')
   await session.run(
     `CREATE OR REPLACE TEMP TABLE kept AS SELECT ${columns.join(', ')}, CASE WHEN _deleted_at IS NULL THEN ${beginLsn} ELSE _lsn END AS _lsn, coalesce(_deleted_at, ${beginTime}) AS _deleted_at
-       FROM ${there} t ANTI JOIN ${copy} c ON ${sameKey(record, 't', 'c')};
+       FROM ${there} t ANTI JOIN ${copy} c ON ${sameKey(record, 't', 'c')} QUALIFY ${isNewest(record)};
      DROP TABLE ${there}; ALTER TABLE ${copy} RENAME TO ${quoteName(table.name)};
      INSERT INTO ${there} (${names}) SELECT ${names} FROM temp.kept; DROP TABLE temp.kept`,
   )
@@ -81,15 +84,16 @@ async function joinMarked(session: DatabaseSession, { record, there, copy, begin
 
 /**
  * A copied row that is as its current version is makes none: that version goes on, and is closed where the row has changed since. Another one's current
- * version ends where the copied one begins; of a row that is gone, when the copy began.
+ * version ends where the copied one begins; of a row that is gone, when the copy began. A key has two current versions where it came again, its delete unsent,
+ * before anybody knew that deletes are not sent any more: the newest goes on.
  */
 async function joinVersions(session: DatabaseSession, { record, there, copy, copied, beginLsn, beginTime }: Joining): Promise<void> {
   const live = columnsOf('merge', record.columns)
   const nth = `row_number() OVER (PARTITION BY ${live.map((column) => spelled(column)).join(', ')} ORDER BY _lsn, rowid)`
   const matches = record.key.length > 0 ? sameKey(record, 't', 'c') : `t.__place = c.__place AND ${sameRow(live)}`
-  const row = (where: string): string => `(SELECT *, rowid AS __row${record.key.length > 0 ? '' : `, ${nth} AS __place`} FROM ${where})`
+  const row = (where: string): string => `(SELECT *, rowid AS __row, ${record.key.length > 0 ? `${isNewest(record)} AS __newest` : `true AS __newest, ${nth} AS __place`} FROM ${where})`
   await session.run(
-    `CREATE OR REPLACE TEMP TABLE joined AS SELECT t.__row AS t, c.__row AS c, c.__row IS NOT NULL AND ${sameRow(live)} AS is_same, c._valid_from, c._lsn, c._valid_to, c._closed_lsn, c._is_current
+    `CREATE OR REPLACE TEMP TABLE joined AS SELECT t.__row AS t, c.__row AS c, t.__newest AND c.__row IS NOT NULL AND ${sameRow(live)} AS is_same, c._valid_from, c._lsn, c._valid_to, c._closed_lsn, c._is_current
        FROM ${row(`${there} WHERE _is_current`)} t LEFT JOIN ${row(`${copy} WHERE (_lsn, _valid_from) IN (VALUES ${copied})`)} c ON ${matches};
      UPDATE ${there} AS t SET _valid_to = coalesce(j._valid_from, ${beginTime}), _closed_lsn = coalesce(j._lsn, ${beginLsn}), _is_current = false FROM temp.joined j WHERE t.rowid = j.t AND NOT j.is_same;
      UPDATE ${there} AS t SET _valid_to = j._valid_to, _closed_lsn = j._closed_lsn, _is_current = false FROM temp.joined j WHERE t.rowid = j.t AND j.is_same AND NOT j._is_current;
@@ -123,6 +127,11 @@ async function joinChanges(session: DatabaseSession, { record, there, copy, begi
        WHERE rowid NOT IN (SELECT c.__row FROM temp.copied c JOIN temp.present t ON ${matches}) ORDER BY rowid;
      DROP TABLE temp.present; DROP TABLE temp.copied`,
   )
+}
+
+/** Is a row the newest of its key? */
+function isNewest({ key }: TableRecord): string {
+  return `row_number() OVER (PARTITION BY ${key.map(quoteName).join(', ')} ORDER BY _lsn DESC, rowid DESC) = 1`
 }
 
 function sameKey({ key }: TableRecord, a: string, b: string): string {

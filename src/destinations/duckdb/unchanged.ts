@@ -1,5 +1,6 @@
 import type { RowLookup, TableRecord, TargetColumn } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
+import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../model/lsn.ts'
 import { shapesOf } from '../../model/shapes.ts'
 import { tableKey, type TableName } from '../../model/table-schema.ts'
 import type { DatabaseSession } from './database.ts'
@@ -9,6 +10,8 @@ import { TableRefused } from './misfits.ts'
 import { quoteName, quoteTable } from './sql.ts'
 import { keyNames, keysMatch, STAGED } from './staged-rows.ts'
 import type { RowsStep } from './steps.ts'
+
+const NO_LSN = formatLsn(ZERO_LSN)
 
 /** Keys asked of the source at once. */
 const LOOKUP_ROWS = 1_000
@@ -21,14 +24,15 @@ const STATEMENT_LENGTH = 1_000_000
  * destination's row as it is before the step, else from the source by key.
  *
  * NULL is no unchanged value: TOAST holds none. What the source has under that key no more stays listed in `u`: the row has moved on or is gone, which
- * comes later in the stream. In `merge` it is not put here, so that nobody takes it for whole.
+ * comes later in the stream. In `merge` it is not put here, so that nobody takes it for whole. Returns the position that the source's answers are of
+ * (see `TableRecord.aheadUntilLsn`); 0 where it was not asked.
  */
-export async function fillUnchanged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<void> {
-  if (step.unchanged.size === 0) return
+export async function fillUnchanged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<Lsn> {
+  if (step.unchanged.size === 0) return ZERO_LSN
   const indexes = [...step.unchanged].sort((a, b) => a - b)
   await session.run(`CREATE OR REPLACE TEMP TABLE needed AS SELECT DISTINCT ${keyNames(step)} FROM ${STAGED} WHERE u IS NOT NULL`)
   await fillFromEarlier(session, step, record, indexes, currentRows(step, record, into))
-  await fillFromSource(session, step, record, indexes, lookup)
+  return fillFromSource(session, step, record, indexes, lookup)
 }
 
 const isUnchanged = (alias: string, index: number): string => `contains(${alias}.u, ',${String(index)},')`
@@ -49,7 +53,8 @@ function currentRows(step: RowsStep, record: TableRecord, into: TableName): stri
 /**
  * Fills in the unchanged values of moved rows (a key change) from the row of the old key. A moved row stands right behind the delete of
  * its old key, so this comes before any row is taken out of `staged_rows`. What the destination does not have stays listed in `u`.
- * Beside a copy all do: under the old key there may be another row by now, which the copy has seen and the moved one's chunk has not.
+ * Beside a copy all do: under the old key there may be another row by now, which the copy has seen and the moved one's chunk has not. So do those before the
+ * position that the source was last asked at: what it said of the old key may be of a row that has come there since, and would be taken along.
  */
 export async function fillMoves(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName): Promise<void> {
   if (!step.hasMoves || step.isFiltered) return
@@ -58,7 +63,7 @@ export async function fillMoves(session: DatabaseSession, step: RowsStep, record
   await fillFrom(session, step, record, {
     values: new Map(indexes.map((index) => [index, `f.t${String(index)}`])),
     from: `SELECT ${['n.rowid AS r', ...values].join(', ')} FROM ${STAGED} n JOIN ${STAGED} d ON d.rowid = n.rowid - 1 JOIN ${currentRows(step, record, into)} t ON ${keysMatch(step, 'd', 't')}
-           WHERE n.op = 'M' AND n.u IS NOT NULL`,
+           WHERE n.op = 'M' AND n.u IS NOT NULL AND n.lsn >= ${String(parseLsn(record.aheadUntilLsn ?? NO_LSN))}`,
     on: 'm.rowid = f.r',
   })
 }
@@ -84,19 +89,21 @@ async function fillFromEarlier(session: DatabaseSession, step: RowsStep, record:
 }
 
 /** Rows whose value nobody has: read from the source as they are now; what changed since comes later in the stream. */
-async function fillFromSource(session: DatabaseSession, step: RowsStep, record: TableRecord, indexes: readonly number[], lookup: RowLookup): Promise<void> {
+async function fillFromSource(session: DatabaseSession, step: RowsStep, record: TableRecord, indexes: readonly number[], lookup: RowLookup): Promise<Lsn> {
   const keyTexts = step.keyIndexes.map((index) => toPostgresText(columnNow(step, record, index).type, `c${String(index)}`))
   // What the source answers tells the row only where the key is asked for, too.
   const asked = [...step.keyIndexes, ...indexes]
   const rows = await session.rows(`SELECT DISTINCT ${keyTexts.join(', ')} FROM ${STAGED} WHERE u IS NOT NULL AND op NOT IN ('D', 'X')`)
-  if (rows.length === 0) return
+  if (rows.length === 0) return ZERO_LSN
+  let seenLsn = ZERO_LSN
   const columns = asked.map((index) => columnNow(step, record, index))
   // As values: a DECIMAL's text has more digits than the numeric's.
   await session.run(`CREATE OR REPLACE TEMP TABLE answers AS SELECT ${asked.map((index, place) => `c${String(index)} AS a${String(place)}`).join(', ')} FROM ${STAGED} LIMIT 0`)
   const given = columns.map(() => 0)
   for (let from = 0; from < rows.length; from += LOOKUP_ROWS) {
     const keys = rows.slice(from, from + LOOKUP_ROWS) as readonly (readonly string[])[]
-    const found = await lookup.readRows(record, keys, columns.map(({ name }) => name))
+    const { rows: found, lsn } = await lookup.readRows(record, keys, columns.map(({ name }) => name))
+    seenLsn = maxLsn(seenLsn, lsn)
     let values: string[] = []
     let length = 0
     for (const [place, row] of found.entries()) {
@@ -119,6 +126,7 @@ async function fillFromSource(session: DatabaseSession, step: RowsStep, record: 
     isFinal: true,
   })
   await session.run('DROP TABLE temp.answers')
+  return seenLsn
 }
 
 /** Values for the staged columns by index, as expressions over row `f` of `from` that goes with staged row `m`. */

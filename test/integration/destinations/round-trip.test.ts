@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import type pg from 'pg'
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { toPostgresText } from '../../../src/destinations/duckdb/type-mapping.ts'
 import { readFile } from '../../support/comparison.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 import { GENERATED_DDL, GENERATED_TYPES, type GeneratedType } from '../../support/type-arbitraries.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 /** `ROUND_TRIP_VALUES`: of each type by each way (long mode: 5000), `ROUND_TRIP_SEED` where it begins. */
 const VALUES = Number(process.env['ROUND_TRIP_VALUES'] ?? '60')
@@ -16,7 +16,7 @@ const FIRST_STREAMED = 1_000_000
 
 const CASES = GENERATED_TYPES.map((given, index) => ({ ...given, table: `generated_${String(index)}` }))
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('random values of %s', (_, url) => {
+describe.each(testServers())('random values of $name', ({ url }) => {
   let database: TestDatabase
   const held = new Map<string, ReadonlyMap<string, string>>()
   const wanted = new Map<string, ReadonlyMap<string, string>>()
@@ -43,7 +43,7 @@ describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('rand
     await client.query("SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1")
     for (const { table } of CASES) wanted.set(table, await sourceTexts(client, table))
     client.release()
-  }, 240_000 + VALUES * 400)
+  }, 600_000 + VALUES * 400)
 
   afterAll(async () => {
     await database.drop()

@@ -9,7 +9,8 @@ import { describePublishedTables } from '../../../src/postgres/publication.ts'
 import { waitForRunningTransactions } from '../../../src/postgres/running-transactions.ts'
 import { readHealth, readIdentity } from '../../../src/postgres/server.ts'
 import { connect, endQuietly } from '../../../src/postgres/session.ts'
-import { deferred, openSourceFixture, testServers, type SourceFixture } from './source-fixture.ts'
+import { deferred, openSourceFixture, type SourceFixture } from './source-fixture.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 describe.each(testServers())('catalog of the source, $name', ({ url }) => {
   let source: SourceFixture
@@ -25,7 +26,7 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
 
   async function readTable(name: string): Promise<Awaited<ReturnType<typeof readTables>>[number]> {
     const { rows } = await source.admin.query<{ oid: number }>('SELECT $1::regclass::oid AS oid', [name])
-    const [table] = await readTables(client, [rows[0]?.oid ?? 0])
+    const [table] = await readTables(client, [rows[0]?.oid ?? 0], null)
     if (table === undefined) throw new Error(`no table ${name}`)
     return table
   }

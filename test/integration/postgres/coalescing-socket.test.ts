@@ -98,7 +98,6 @@ describe('CoalescingSocket', () => {
 
   it('does not delay single messages, before and after a burst', async () => {
     const socket = await connectTo((peer) => peer.on('data', (bytes) => peer.write(bytes)))
-    socket.startBursts()
     const roundTrip = async (bytes: Buffer): Promise<number> => {
       const from = performance.now()
       let length = 0
@@ -119,12 +118,15 @@ describe('CoalescingSocket', () => {
       for (let count = 0; count < 21; count++) times.push(await roundTrip(Buffer.alloc(200)))
       return times.sort((a, b) => a - b)[10] ?? Number.NaN
     }
-    expect(await median()).toBeLessThan(12)
+    // A pause is 20 ms; a busy machine makes every round trip longer.
+    const bound = 12 + 3 * (await median())
+    socket.startBursts()
+    expect(await median()).toBeLessThan(bound)
     await roundTrip(Buffer.alloc(30_000_000))
     const from = performance.now()
     await waitFor('an idle moment', () => performance.now() - from > 100)
     await roundTrip(Buffer.alloc(200))
-    expect(await median()).toBeLessThan(12)
+    expect(await median()).toBeLessThan(bound)
   })
 
   it('reads in bursts while much comes, so that chunks are large', async () => {

@@ -1,5 +1,5 @@
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ChangeHandler } from '../../../src/model/change.ts'
 import type { Snapshot } from '../../../src/model/snapshot.ts'
 import type { KeyRange } from '../../../src/model/source.ts'
@@ -11,7 +11,8 @@ import { openReplicationStream } from '../../../src/postgres/replication-stream.
 import { connect } from '../../../src/postgres/session.ts'
 import { beginCopy } from '../../../src/postgres/snapshot-copy.ts'
 import { cellsOf, type Cell } from '../../unit/postgres/pgoutput/recording.ts'
-import { SourceDatabase, testServers, waitFor } from './stream-harness.ts'
+import { SourceDatabase, waitFor } from './stream-harness.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 const WRITERS = 3
 const TRANSACTIONS = 150
@@ -124,7 +125,7 @@ function combine(chunks: readonly Chunk[], changes: readonly Change[]): Map<stri
   return rows
 }
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('copy and stream of %s', (_, serverUrl) => {
+describe.each(testServers())('copy and stream of $name', ({ url: serverUrl }) => {
   let source: SourceDatabase
   beforeAll(async () => { source = await SourceDatabase.create(serverUrl) })
   afterAll(async () => { await source.drop() })
@@ -139,7 +140,7 @@ describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('copy
     const writing = Promise.all(Array.from({ length: WRITERS }, (_writer, index) => write(source.url, seed * 100 + index)))
     try {
       const { rows: oids } = await source.client.query<{ oid: number }>(`SELECT 't'::regclass::oid AS oid`)
-      const [table] = await readTables(session, oids.map((row) => row.oid))
+      const [table] = await readTables(session, oids.map((row) => row.oid), null)
       if (table === undefined) throw new Error('no table')
       const known = { table, publicationName: 'p', hasColumnList: false }
       const plan = await planChunks(session, { ...known, targetRows: 20 })

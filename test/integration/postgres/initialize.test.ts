@@ -7,7 +7,8 @@ import { inspectSource, requireReady } from '../../../src/postgres/preflight.ts'
 import { connect, endQuietly } from '../../../src/postgres/session.ts'
 import type { SourceRequest } from '../../../src/postgres/source-request.ts'
 import type { SqlClient } from '../../../src/postgres/sql.ts'
-import { deferred, openSourceFixture, testServers, type SourceFixture } from './source-fixture.ts'
+import { deferred, openSourceFixture, type SourceFixture } from './source-fixture.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 describe.each(testServers())('init of the source, $name', ({ url }) => {
   let source: SourceFixture

@@ -5,7 +5,8 @@ import { parseCredentials, type SourceCredentials } from '../../../src/postgres/
 import type { PreflightFinding } from '../../../src/postgres/findings.ts'
 import { preflightSource, runPreflight } from '../../../src/postgres/preflight.ts'
 import type { SourceRequest } from '../../../src/postgres/source-request.ts'
-import { openSourceFixture, testServers, type SourceFixture } from './source-fixture.ts'
+import { openSourceFixture, type SourceFixture } from './source-fixture.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 describe.each(testServers())('checks before anything is changed, $name', ({ url }) => {
   let source: SourceFixture

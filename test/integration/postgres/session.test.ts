@@ -15,7 +15,8 @@ import { copyOut } from '../../../src/postgres/copy-out.ts'
 import { parseCredentials, type CredentialFields } from '../../../src/postgres/credentials.ts'
 import { connect, endQuietly, settleSslMode } from '../../../src/postgres/session.ts'
 import { toDomainError } from '../../../src/postgres/sqlstate.ts'
-import { openSourceFixture, testServers } from './source-fixture.ts'
+import { openSourceFixture } from './source-fixture.ts'
+import { testServers } from '../../support/test-servers.ts'
 
 const run = promisify(execFile)
 

@@ -8,13 +8,14 @@ import { CopyConnections } from '../../../src/postgres/copy-connections.ts'
 import { connect } from '../../../src/postgres/session.ts'
 import { beginCopy } from '../../../src/postgres/snapshot-copy.ts'
 import { cellsOf, type Cell } from '../../unit/postgres/pgoutput/recording.ts'
-import { SourceDatabase, testServers, waitFor } from './stream-harness.ts'
+import { SourceDatabase, waitFor } from './stream-harness.ts'
 
 const EVERYTHING: KeyRange = { lower: null, upper: null }
 const STAGED = { delimiter: '\x1f', quote: '\x1e' } as const
 const NEVER = new AbortController().signal
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('copies of %s', (_, serverUrl) => {
+describe('copies', () => {
+  const serverUrl = inject('postgresUrl')
   let source: SourceDatabase
   let connections: CopyConnections
   let session: pg.Client
@@ -40,6 +41,7 @@ describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('copi
     const [table] = await readTables(
       session,
       rows.map((row) => row.oid),
+      null,
     )
     if (table === undefined) throw new Error(`no table ${name}`)
     return table
@@ -279,7 +281,7 @@ describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('copi
         inserted.rows[0]?.lsn,
       ])
       expect(rows[0]?.past).toBe(true)
-      expect(Math.abs(Number(copy.snapshotTimeMicros / 1000n) - Date.now())).toBeLessThan(5_000)
+      expect(Math.abs(Number(copy.snapshotTimeMicros / 1000n) - Date.now())).toBeLessThan(60_000)
       await copy.close()
     }
     await writer.end()

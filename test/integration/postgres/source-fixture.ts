@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
 import pg from 'pg'
-import { inject } from 'vitest'
 import { parseCredentials, type SourceCredentials } from '../../../src/postgres/credentials.ts'
 import { initializeSource, type InitializeContext, type SourceInit } from '../../../src/postgres/initialize.ts'
 import { inspectSource, type SourceInspection } from '../../../src/postgres/preflight.ts'
@@ -22,12 +21,6 @@ export interface SourceFixture {
   inspect(request: SourceRequest, credentials?: SourceCredentials): Promise<SourceInspection>
   initialize(request: SourceRequest, context?: Partial<InitializeContext> & { readonly credentials?: SourceCredentials }): Promise<SourceInit>
   close(): Promise<void>
-}
-
-/** The servers that this run has: its main one (18, or TEST_POSTGRES_MAJOR), and 15 where the system has it. */
-export function testServers(): readonly { readonly name: string; readonly url: string }[] {
-  const fifteen = inject('postgres15Url')
-  return [{ name: 'the main PostgreSQL', url: inject('postgresUrl') }, ...(fifteen === null ? [] : [{ name: 'PostgreSQL 15', url: fifteen }])]
 }
 
 export async function openSourceFixture(serverUrl: string): Promise<SourceFixture> {

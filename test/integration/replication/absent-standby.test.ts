@@ -28,7 +28,7 @@ async function setStandby(name: string): Promise<void> {
   await admin.end()
 }
 
-it.each(['merge', 'append'] as const)('loses and doubles nothing of commits that wait for a standby across the copy of their table (%s)', { timeout: 180_000 }, async (writeMode) => {
+it.each(['merge', 'append'] as const)('loses and doubles nothing of commits that wait for a standby across the copy of their table (%s)', { timeout: 600_000 }, async (writeMode) => {
   await using pipeline = new TestPipeline(server.url, specOf({ slotName: `absent_${writeMode}`, tableNames: ['first', 'later'], schemaName: writeMode, writeMode }))
   await pipeline.sql(`CREATE SCHEMA ${writeMode}; CREATE TABLE ${writeMode}.first (id int PRIMARY KEY, v int); CREATE TABLE ${writeMode}.later (id int PRIMARY KEY, v int);
     INSERT INTO ${writeMode}.first SELECT g, 0 FROM generate_series(1, 100) g; INSERT INTO ${writeMode}.later SELECT g, 0 FROM generate_series(1, 100) g`)

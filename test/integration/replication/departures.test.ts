@@ -3,9 +3,9 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { specOf } from '../../support/pipeline.ts'
 import { ChangingPipeline } from '../../support/schema-changes.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('tables that leave and come, of %s', (_, serverUrl) => {
+describe('tables that leave and come', () => {
+  const serverUrl = inject('postgresUrl')
   let database: TestDatabase
   /** Whole schemas can be published since PostgreSQL 15. */
   let hasSchemas: boolean

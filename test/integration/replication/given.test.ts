@@ -1,19 +1,18 @@
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+import { testServers } from '../../support/test-servers.ts'
 
-/** What the user finds made already, or asks to be made otherwise than by default: publications, slots, operations, columns. */
-const SERVERS = [...(['postgresUrl', 'postgres15Url'] as const)].filter((name) => inject(name) !== null)
-
-describe.each(SERVERS)('on the server of %s', (server) => {
+// What the user finds made already, or asks to be made otherwise than by default: publications, slots, operations, columns.
+describe.each(testServers())('on $name', ({ url }) => {
   let database: TestDatabase
   /** Row filters and column lists came with PostgreSQL 15. */
   let hasLists: boolean
   const pipelines: TestPipeline[] = []
 
   beforeAll(async () => {
-    database = await createDatabase(inject(server) ?? '')
+    database = await createDatabase(url)
     const client = new pg.Client({ connectionString: database.url })
     await client.connect()
     const { rows } = await client.query<{ version: number }>("SELECT current_setting('server_version_num')::int AS version")
@@ -27,7 +26,7 @@ describe.each(SERVERS)('on the server of %s', (server) => {
   })
 
   async function pipelineOf(name: string, ddl: string, given: Partial<Parameters<typeof specOf>[0]> = {}): Promise<TestPipeline> {
-    const pipeline = new TestPipeline(database.url, specOf({ slotName: `${name}_${server.toLowerCase()}`, publicationName: `${name}_pub`, tableNames: [name], ...given }))
+    const pipeline = new TestPipeline(database.url, specOf({ slotName: `${name}_given`, publicationName: `${name}_pub`, tableNames: [name], ...given }))
     pipelines.push(pipeline)
     await pipeline.sql(ddl)
     return pipeline

@@ -2,7 +2,6 @@ import { describe, expect, inject, it } from 'vitest'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase } from '../../support/servers.ts'
 import { AS_AT_SOURCE, runTableCases, type TableCase } from '../../support/table-cases.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
 /**
  * Keys of one type. `keys` are different to PostgreSQL; `same` is the first of them spelled otherwise: equal to it, but not the same bytes, so that
@@ -127,14 +126,11 @@ const FIRST = `
   CREATE FUNCTION gen_ordered(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$ SELECT md5(n::text)::uuid $$`
 
 const PACES = ['at once', 'round by round', 'while it is copied'] as const
-const SERVERS = testServers(inject('postgresUrl'), inject('postgres15Url'))
-/** The server of PostgreSQL 15 on the way that all the others are part of. */
-const RUNS = SERVERS.flatMap(([name, url], index) => (index === 0 ? PACES : PACES.slice(2)).map((pace) => ({ name, url, pace })))
 
 // Causes: `"char"` and composites could not be compared with the boundaries of a copy's key ranges.
-describe('keys of every type', { timeout: 300_000 }, () => {
-  it.each(RUNS)('name the same row on both sides, of $name, with changes $pace', async ({ url, pace }) => {
-    const database = await createDatabase(url)
+describe('keys of every type', { timeout: 600_000 }, () => {
+  it.each(PACES)('name the same row on both sides, with changes %s', async (pace) => {
+    const database = await createDatabase(inject('postgresUrl'))
     try {
       const cases = KEY_TYPES.map(caseOf)
       const outcomes = await runTableCases(database.url, cases, { slotName: `keys_${pace.replaceAll(' ', '_')}`, pace, first: FIRST })
@@ -145,7 +141,7 @@ describe('keys of every type', { timeout: 300_000 }, () => {
   })
 })
 
-describe('keys that a destination type would not tell apart', { timeout: 180_000 }, () => {
+describe('keys that a destination type would not tell apart', { timeout: 600_000 }, () => {
   // Cause: '01' and '1' would be one BIGINT, so that a delete of the one took both.
   it.each(['BIGINT', 'UUID', 'bool', 'double'])('are not hinted so: %s', async (dataType) => {
     const database = await createDatabase(inject('postgresUrl'))

@@ -4,9 +4,9 @@ import { DuckDBInstance } from '@duckdb/node-api'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { ChangingPipeline } from '../../support/schema-changes.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('names of tables of %s', (_, serverUrl) => {
+describe('names of tables', () => {
+  const serverUrl = inject('postgresUrl')
   let database: TestDatabase
 
   beforeAll(async () => {

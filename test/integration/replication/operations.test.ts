@@ -63,7 +63,7 @@ class Both implements AsyncDisposable {
   }
 }
 
-describe('operations', { timeout: 240_000 }, () => {
+describe('operations', { timeout: 600_000 }, () => {
   let database: TestDatabase
 
   beforeAll(async () => {

@@ -22,7 +22,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-it('is equal to the source after random operations, writers, restarts and disconnections', { timeout: (SECONDS + SHRINK_SECONDS + 60) * 1_000 }, async () => {
+it('is equal to the source after random operations, writers, restarts and disconnections', { timeout: (SECONDS + SHRINK_SECONDS + 600) * 1_000 }, async () => {
   const figures: ScenarioFigures = { scenarios: 0, rounds: 0, comparisons: 0, changes: 0, interruptions: 0, streamed: 0 }
   let endMs = Date.now() + SECONDS * 1_000
   let hasFailed = false

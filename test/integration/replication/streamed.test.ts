@@ -8,13 +8,13 @@ import { appendRows, readFile } from '../../support/comparison.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 import { until } from '../../support/workflow-harness.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
 const NO_DIFFERENCES = { missing: [], extra: [] }
 /** What an operator would do, as nothing else can end an idle slice of a test. */
 const LONG_MS = 120_000
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('transactions that come before their commit, from %s', (server, serverUrl) => {
+describe('transactions that come before their commit', () => {
+  const serverUrl = inject('postgresUrl')
   let database: TestDatabase
 
   beforeAll(async () => { database = await createDatabase(serverUrl) })
@@ -94,7 +94,7 @@ describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('tran
     await pipeline.sql('INSERT INTO copies VALUES (-1, -1)')
   }
 
-  const faults = server === 'PostgreSQL 15' ? (['a restart'] as const) : (['nothing', 'a pause', 'a restart', 'a disconnection'] as const)
+  const faults = ['nothing', 'a pause', 'a restart', 'a disconnection'] as const
 
   it.each(faults)('are the same rows and the same history as those that come at it, with %s in the middle', async (fault) => {
     const suffix = fault.replace(/^an? /, '')

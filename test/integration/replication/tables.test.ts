@@ -3,7 +3,6 @@ import { destinationRows, differences, readFile } from '../../support/comparison
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { withoutScale } from '../../support/type-arbitraries.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
 /** A table of an unusual kind: made and filled, copied, and changed, each statement a transaction. `$t` stands for its name. */
 interface TableCase {
@@ -111,7 +110,8 @@ const NAMES = ['Mixed Case', 'select', 'has.dot', 'quo"te', "apo'strophe", 'Ã¼nÃ
 
 const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
-describe.each(testServers(inject('postgresUrl'), inject('postgres15Url')))('unusual tables of %s', (_, url) => {
+describe('unusual tables', () => {
+  const url = inject('postgresUrl')
   let database: TestDatabase
   let pipeline: TestPipeline
   const held = new Map<string, { readonly columns: readonly string[]; readonly rows: readonly string[] }>()

@@ -1,7 +1,6 @@
 import { describe, expect, inject, it } from 'vitest'
 import { createDatabase } from '../../support/servers.ts'
 import { AS_AT_SOURCE, runTableCases, type TableCase } from '../../support/table-cases.ts'
-import { testServers } from '../postgres/stream-harness.ts'
 
 /** Deletes one of the rows that match. */
 const deleteOne = (condition: string): string => `DELETE FROM $t WHERE ctid = (SELECT min(ctid) FROM $t WHERE ${condition})`
@@ -88,11 +87,9 @@ const CASES: readonly TableCase[] = [
   { title: 'an unlogged table that becomes a logged one', ddl: "CREATE UNLOGGED TABLE $t (id int PRIMARY KEY, v text); INSERT INTO $t VALUES (1, 'unlogged')", rounds: [[], ["INSERT INTO $t VALUES (2, 'unlogged')", 'ALTER TABLE $t SET LOGGED', "INSERT INTO $t VALUES (3, 'logged')"], ["UPDATE $t SET v = 'x' WHERE id < 3"]] },
 ]
 
-const RUNS = testServers(inject('postgresUrl'), inject('postgres15Url')).flatMap(([name, url]) => (['at once', 'round by round', 'while it is copied'] as const).map((pace) => ({ name, url, pace })))
-
-describe('unusual tables and rows', { timeout: 300_000 }, () => {
-  it.each(RUNS)('are as at the source, of $name, with changes $pace', async ({ url, pace }) => {
-    const database = await createDatabase(url)
+describe('unusual tables and rows', { timeout: 600_000 }, () => {
+  it.each(['at once', 'round by round', 'while it is copied'] as const)('are as at the source, with changes %s', async (pace) => {
+    const database = await createDatabase(inject('postgresUrl'))
     try {
       const outcomes = await runTableCases(database.url, CASES, { slotName: `rows_${pace.replaceAll(' ', '_')}`, pace })
       expect(Object.fromEntries(CASES.map(({ title }, index) => [title, outcomes[index]]))).toEqual(Object.fromEntries(CASES.map(({ title }) => [title, AS_AT_SOURCE])))

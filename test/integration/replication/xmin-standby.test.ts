@@ -50,7 +50,7 @@ async function untilReplayed(pipeline: XminPipeline): Promise<void> {
   }
 }
 
-it('reads from a standby without logical decoding, open transactions and their savepoints included', { timeout: 180_000 }, async () => {
+it('reads from a standby without logical decoding, open transactions and their savepoints included', { timeout: 600_000 }, async () => {
   await source.query(`CREATE TABLE seen (id int PRIMARY KEY, v text); INSERT INTO seen SELECT i, 'v' FROM generate_series(1, 100) i`)
   await using pipeline = new XminPipeline(standby.url, { tableNames: ['seen'], deletes: 'compare' })
   await untilReplayed(pipeline)

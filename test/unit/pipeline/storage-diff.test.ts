@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { TableStorage } from '../../../src/model/table-schema.ts'
-import { isRewritten, isSameStorage } from '../../../src/pipeline/storage-diff.ts'
+import type { PublishedAs, TableStorage } from '../../../src/model/table-schema.ts'
+import { comparePublished, isRewritten, isSameStorage } from '../../../src/pipeline/storage-diff.ts'
 
 const table: TableStorage = { isPartitioned: false, files: { 7: 100 }, attached: [], columns: { 1: '700', 2: '700' }, labels: { 50: 'low', 51: 'high' } }
 const tree: TableStorage = { isPartitioned: true, files: { 8: 200, 9: 201 }, attached: [9], columns: { 1: '700' }, labels: {} }
@@ -29,6 +29,31 @@ describe('storage of a partition tree', () => {
     ['a new file of a partition, which TRUNCATE of it makes without saying so', { files: { 8: 203, 9: 201 } }, true],
   ] as const)('%s', (_, change, expected) => {
     expect(isRewritten(tree, { ...tree, ...change })).toBe(expected)
+  })
+})
+
+describe('what the publication sends of a table', () => {
+  const published: PublishedAs = { publication: 90, version: '700', operations: ['insert', 'update'], hasRowFilter: false, memberships: [91] }
+  const before: TableStorage = { ...table, published }
+
+  it.each([
+    ['nothing', {}, 'same'],
+    ['an operation more', { version: '705', operations: ['insert', 'update', 'delete'] }, 'otherwise'],
+    ['other operations', { version: '705', operations: ['insert', 'delete'] }, 'otherwise'],
+    ['a row written anew that says the same', { version: '705' }, 'altered'],
+    ['a membership of another kind beside it', { memberships: [91, 95] }, 'same'],
+    ['a membership of another kind beside it, which ends its row filter', { memberships: [91, 95], hasRowFilter: true }, 'otherwise'],
+    ['a membership made anew: taken out for a while, or another row filter', { memberships: [92] }, 'otherwise'],
+    ['another publication of the same name', { publication: 96, memberships: [97] }, 'otherwise'],
+  ] as const)('%s', (_, change, expected) => {
+    const now = { ...table, published: { ...published, ...change } }
+    expect(comparePublished(before, now)).toBe(expected)
+    expect(isSameStorage(before, now)).toBe(Object.keys(change).length === 0)
+  })
+
+  it('compares nothing with what is not known', () => {
+    expect(comparePublished(table, before)).toBe('same')
+    expect(comparePublished(before, table)).toBe('same')
   })
 })
 
