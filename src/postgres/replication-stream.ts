@@ -7,6 +7,7 @@ import type { ReplicationStream, StreamOptions } from '../model/source.ts'
 import { CoalescingSocket } from './coalescing-socket.ts'
 import type { SourceCredentials } from './credentials.ts'
 import { createDecoder, type Decoder } from './pgoutput/decode.ts'
+import { SourceText } from './pgoutput/source-text.ts'
 import { createStreamedDecoder } from './pgoutput/decode-streamed.ts'
 import { clientConfigOf, settleSslMode } from './session.ts'
 import { isHeldByUs, waitUntilReleased } from './slot-holder.ts'
@@ -81,6 +82,7 @@ class WalsenderStream implements ReplicationStream {
   #isReplaying = false
   #replaying: Promise<void> = Promise.resolve()
   #goOn: (mayGoOn: boolean) => void = () => undefined
+  readonly #text = new SourceText()
   readonly #decoder: Decoder
   /** Of protocol version 1, for what is replayed. */
   readonly #changes: Decoder
@@ -106,7 +108,7 @@ class WalsenderStream implements ReplicationStream {
       this.#resolveEnded = resolve
       this.#rejectEnded = reject
     })
-    this.#changes = createDecoder(options.handler)
+    this.#changes = createDecoder(options.handler, this.#text)
     this.#streamed = options.stagingFolder === null ? null : new StreamedTransactions(options.stagingFolder, (replay) => {
       this.#replaying = this.#replay(replay)
     })
@@ -137,6 +139,7 @@ class WalsenderStream implements ReplicationStream {
           fail: (error) => { this.#fail(error) },
         })
         this.#walsender = await prepareWalsender(client)
+        if (this.#walsender.byteTable !== null) this.#text.use(this.#walsender.byteTable)
         const isStreaming = this.#streamed !== null && canStream(this.#walsender)
         return await client.query(startReplicationCommand({ slotName, publicationName, startLsn, isStreaming }))
       },

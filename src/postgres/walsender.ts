@@ -1,4 +1,6 @@
 import type pg from 'pg'
+import { isSingleByte, readByteTable } from './byte-table.ts'
+import type { ByteTable } from './pgoutput/source-text.ts'
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, type Lsn } from '../model/lsn.ts'
 import { TAKE_BYTES_AS_THEY_ARE } from './session.ts'
@@ -11,6 +13,8 @@ export interface Walsender {
   readonly walSenderTimeoutMs: number
   /** `server_version_num`. */
   readonly serverVersion: number
+  /** What text comes in where the server does not convert it, as it does not for a single-byte encoding; null = UTF-8, or bytes as they are (SQL_ASCII). */
+  readonly byteTable: ByteTable | null
   /** Sends a CopyData message; does nothing on a connection that is closed. */
   sendCopyData(content: Buffer): void
   /** Sends Terminate and ends our side of the connection. */
@@ -18,7 +22,8 @@ export interface Walsender {
 }
 
 const NO_TRANSACTION_TIMEOUT = `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'`
-const SETTINGS = `SELECT setting AS timeout, pg_catalog.current_setting('server_version_num') AS version FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`
+const TAKE_NO_CONVERSION = `SELECT pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)`
+const SETTINGS = `SELECT setting AS timeout, pg_catalog.current_setting('server_version_num') AS version, pg_catalog.current_setting('server_encoding') AS encoding FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`
 /** The first version that streams transactions in progress. */
 const STREAMING_SERVER_VERSION = 140_000
 
@@ -28,8 +33,10 @@ const STREAMING_SERVER_VERSION = 140_000
  */
 export async function prepareWalsender(client: pg.Client): Promise<Walsender> {
   await client.query(NO_TRANSACTION_TIMEOUT)
-  await client.query(TAKE_BYTES_AS_THEY_ARE)
-  const { rows: [settings] } = await client.query<{ timeout: string; version: string }>(SETTINGS)
+  const { rows: [settings] } = await client.query<{ timeout: string; version: string; encoding: string }>(SETTINGS)
+  const encoding = settings?.encoding ?? ''
+  const byteTable = isSingleByte(encoding) ? await readByteTable(client, encoding) : null
+  await client.query(byteTable === null ? TAKE_BYTES_AS_THEY_ARE : TAKE_NO_CONVERSION)
   const { connection } = client
   const send: unknown = Reflect.get(connection, 'sendCopyFromChunk')
   if (typeof send !== 'function') {
@@ -40,6 +47,7 @@ export async function prepareWalsender(client: pg.Client): Promise<Walsender> {
     pid: typeof pid === 'number' ? pid : null,
     walSenderTimeoutMs: Number(settings?.timeout ?? 0),
     serverVersion: Number(settings?.version ?? 0),
+    byteTable,
     sendCopyData: (content) => { send.call(connection, content) },
     terminate: () => { connection.end() },
   }

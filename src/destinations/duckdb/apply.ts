@@ -54,7 +54,7 @@ export async function applyStages(database: Database, fence: Fence, stages: read
     return error === undefined || table.record.state === 'failed' ? [] : [{ oid: table.record.oid, error }]
   })
   if (refused.length > 0) return { tables: [], deferred: [], failures: refused }
-  return retryWidened(database, false, async (attempted) => {
+  return retryWidened(database, { isCopy: false, stages }, async (attempted) => {
     if (attempted.failed.size > 0) return { tables: [], deferred: [], failures: [...attempted.failed].map(([oid, error]) => ({ oid, error })) }
     const work: Work = { ...attempted, fence, lookup: checkpoint.lookup }
     await checkFence(work.session, fence, checkpoint.appliedLsn)
@@ -93,7 +93,7 @@ export async function applyChunkStage(
   aside: readonly DeferredRows[],
   lookup: RowLookup,
 ): Promise<ApplyResult> {
-  return retryWidened(database, true, async ({ session, widened, failed, onStep }) => {
+  return retryWidened(database, { isCopy: true, stages: [stage] }, async ({ session, widened, failed, onStep }) => {
     await checkFence(session, fence, null)
     let record = stage.table.record
     const failure = failed.get(record.oid) ?? stage.steps.find((step) => step.tag === 'fail')?.error
@@ -158,11 +158,12 @@ export async function applyKeysStage(database: Database, fence: Fence, stage: Ta
  */
 async function retryWidened<T>(
   database: Database,
-  isCopy: boolean,
+  { isCopy, stages }: { readonly isCopy: boolean; readonly stages: readonly TableStage[] },
   work: (attempted: Omit<Work, 'fence' | 'lookup'>) => Promise<T>,
 ): Promise<T> {
   const widened: Widened = new Map()
   const failed: Failed = new Map()
+  for (const stage of stages) takeOutInvalidText(stage, isCopy, failed)
   for (;;) {
     let attempt: Attempt | null = null as Attempt | null
     try {
@@ -185,6 +186,27 @@ async function retryWidened<T>(
       else if (failed.has(record.oid)) throw destinationError(error, `cannot apply changes of ${tableKey(record.source)}`)
       else failed.set(record.oid, destinationError(error, `cannot apply changes of ${tableKey(record.source)}`))
     }
+  }
+}
+
+/**
+ * Before DuckDB reads it: text that is no UTF-8 is an error in the best case, and where it stands in front of other cells DuckDB (1.5.5) fails in telling so
+ * (`INTERNAL Error: Attempted to access index 6 within vector of size 4`), which invalidates the whole database.
+ */
+function takeOutInvalidText({ table: { record }, steps }: TableStage, isCopy: boolean, failed: Failed): void {
+  for (const step of steps) {
+    if (step.tag !== 'rows' || !step.hasInvalidText) continue
+    for (const [index, lsn] of findInvalidText(step)) {
+      const column = step.columns[index]
+      if (column === undefined) throw new RangeError('a staged cell outside the columns')
+      if (isCopy || !mayBeReplaced(step, OP.update, index)) {
+        failed.set(record.oid, invalidText(record, column, lsn))
+        return
+      }
+      step.misfits.set(index, lsn)
+    }
+    markInvalidText(step)
+    step.hasInvalidText = false
   }
 }
 
@@ -376,20 +398,6 @@ function triedCast({ csvType, fromCsv }: CellEncoding, csv: string): string {
 
 /** Finds the column whose staged text DuckDB cannot cast, in a read of its own: the failed transaction is over. */
 async function blameColumn(database: Database, { step, record, isCopy }: Attempt & { readonly step: RowsStep; readonly isCopy: boolean }, widened: Widened, failed: Failed, cause: unknown): Promise<void> {
-  const invalid = findInvalidText(step)
-  if (invalid.size > 0) {
-    for (const [index, lsn] of invalid) {
-      const column = step.columns[index]
-      if (column === undefined) throw new RangeError('a staged cell outside the columns')
-      if (isCopy || !mayBeReplaced(step, OP.update, index)) {
-        failed.set(record.oid, invalidText(record, column, lsn))
-        return
-      }
-      step.misfits.set(index, lsn)
-    }
-    markInvalidText(step)
-    return
-  }
   const columns = stagingColumns(step).map(([name]) => [name, 'VARCHAR'] as const)
   const { index, lsn } = await database.exclusive(async (session) => {
     for (const [place, encoding] of step.encodings.entries()) {

@@ -72,7 +72,7 @@ export class DuckDbChunk implements ChunkStage {
   }
 
   #linesStep(encodings: CellEncoding[]): RowsStep {
-    const { path, rowCount, byteCount, longestRowBytes } = this.#lines
+    const { path, rowCount, byteCount, longestRowBytes, hasInvalidText } = this.#lines
     const { key, copy } = this.table
     const columns = columnsThere(this.table)
     return {
@@ -88,6 +88,7 @@ export class DuckDbChunk implements ChunkStage {
       unchanged: new Set(),
       misfits: new Map(),
       tried: new Set(),
+      hasInvalidText,
       hasMoves: false,
       hasChanges: false,
       inserts: 0,

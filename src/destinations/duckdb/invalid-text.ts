@@ -16,8 +16,8 @@ interface StagedRow {
 }
 
 /**
- * Columns of a staging file that have text which is no UTF-8, with the commit LSN of the first: only a database of encoding SQL_ASCII has such,
- * and DuckDB reads no row of a file that holds one.
+ * Columns of a staging file that have text which is no UTF-8, with the commit LSN of the first: only a database has such whose encoding
+ * is SQL_ASCII, or has no character for some byte; and DuckDB reads no row of a file that holds one.
  */
 export function findInvalidText(step: RowsStep): ReadonlyMap<number, Lsn> {
   const found = new Map<number, Lsn>()

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import type { DelimitedText, Lines } from '../../model/delimited-text.ts'
 import { DELIMITER, QUOTE } from './cell-writer.ts'
@@ -14,6 +15,8 @@ export class LineFile {
   rowCount = 0
   byteCount = 0
   longestRowBytes = 0
+  /** Is there text that is no UTF-8? */
+  hasInvalidText = false
   #fileDescriptor: number | null = null
 
   constructor(path: string) {
@@ -22,6 +25,7 @@ export class LineFile {
 
   add({ buffer, start, end, rowCount, longestRowBytes }: Lines): void {
     this.#fileDescriptor ??= this.#open()
+    if (!isUtf8(buffer.subarray(start, end))) this.hasInvalidText = true
     let at = start
     while (at < end) at += writeSync(this.#fileDescriptor, buffer, at, end - at)
     this.rowCount += rowCount

@@ -101,12 +101,12 @@ export function unrepresentable(table: Pick<TableRecord, 'source' | 'key'>, colu
   })
 }
 
-/** Text of a database of encoding SQL_ASCII that is of some other encoding than UTF-8: nobody knows of which. */
+/** Text of a database of encoding SQL_ASCII that is of some other encoding than UTF-8, nobody knows of which; or a byte that the database's encoding has no character for. */
 export function invalidText(table: Pick<TableRecord, 'source' | 'key'>, column: Pick<TargetColumn, 'name'>, lsn: Lsn): DomainError {
   return new DomainError({
     kind: 'UnrepresentableValue',
-    message: `${valueOf(table, column, lsn)} is not UTF-8: the database, of encoding SQL_ASCII, takes any bytes`,
-    remedy: 'Change the value at the source to UTF-8, or stop and start without this column (includeColumns).',
+    message: `${valueOf(table, column, lsn)} is not UTF-8 and cannot be converted to it: the database's encoding takes bytes that are no character`,
+    remedy: 'Change the value at the source; where each change is kept, let the table be copied anew then (resyncTables). Or stop and start without this column (includeColumns).',
   })
 }
 

@@ -32,6 +32,8 @@ export interface RowsStep {
   readonly misfits: Map<number, Lsn>
   /** Of these, the ones whose values DuckDB itself has to tell. */
   readonly tried: Set<number>
+  /** Is there text that is no UTF-8? DuckDB must not read it. */
+  hasInvalidText: boolean
   hasMoves: boolean
   /** Holds a row that is no new one. The counts do not tell: an update counts where its last row is, which may be in the next step. */
   hasChanges: boolean

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { CELL_NULL, CELL_TEXT, CELL_UNCHANGED, type TupleView } from '../../model/change.ts'
 import type { BatchTable, ColumnsChange, Departure, TableNames, TargetColumn, TransactionContext } from '../../model/destination.ts'
@@ -191,6 +192,7 @@ export class TableWriter implements TableStage {
       unchanged: new Set(),
       misfits: new Map(),
       tried: new Set(),
+      hasInvalidText: false,
       hasMoves: false,
       hasChanges: false,
       inserts: 0,
@@ -299,6 +301,8 @@ export class TableWriter implements TableStage {
   #flush(step: RowsStep): void {
     if (this.#writer.position === 0) return
     this.#fileDescriptor ??= openSync(step.path, 'w')
+    // Whole rows.
+    if (!isUtf8(this.#writer.buffer.subarray(0, this.#writer.position))) step.hasInvalidText = true
     let written = 0
     while (written < this.#writer.position) written += writeSync(this.#fileDescriptor, this.#writer.buffer, written, this.#writer.position - written)
     this.#writer.position = 0

@@ -2,6 +2,7 @@ import { POSTGRES_EPOCH_MICROS } from '../../model/change.ts'
 import type { Lsn } from '../../model/lsn.ts'
 import type { Decoder } from './decode.ts'
 import { MessageReader } from './message-reader.ts'
+import { SourceText } from './source-text.ts'
 
 const TAG_STREAM_ABORT = 0x41 // A
 const TAG_STREAM_COMMIT = 0x63 // c
@@ -52,7 +53,7 @@ export interface StreamedHandler {
  * and https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-STREAM-START
  */
 export function createStreamedDecoder(decoder: Decoder, handler: StreamedHandler): Decoder {
-  const reader = new MessageReader()
+  const reader = new MessageReader(new SourceText())
   const known = new Set<number>()
   const body = { buffer: reader.buffer, start: 0, end: 0 }
   let openXid: number | null = null

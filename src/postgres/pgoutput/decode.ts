@@ -3,6 +3,7 @@ import { POSTGRES_EPOCH_MICROS } from '../../model/change.ts'
 import type { Lsn } from '../../model/lsn.ts'
 import { MessageReader } from './message-reader.ts'
 import { readRelation, readSchemaName } from './relation.ts'
+import { SourceText } from './source-text.ts'
 import { createTupleView, readTuple } from './tuple.ts'
 
 const TAG_BEGIN = 0x42 // B
@@ -43,12 +44,14 @@ export interface Decoder {
  * Nothing is created per cell or change: tuples are two reused views (an old and a new one), LSNs and times become bigints only
  * at the bounds of a transaction.
  *
+ * `text` turns names and cells into UTF-8, where the server does not.
+ *
  * What is streamed of transactions in progress (version 2) is taken out before: see decode-streamed.ts.
  *
  * Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
-export function createDecoder(handler: ChangeHandler): Decoder {
-  const reader: MessageReader = new MessageReader()
+export function createDecoder(handler: ChangeHandler, text = new SourceText()): Decoder {
+  const reader: MessageReader = new MessageReader(text)
   const oldTuple = createTupleView()
   const newTuple = createTupleView()
   const columnCounts = new Map<number, number>()
@@ -101,6 +104,7 @@ export function createDecoder(handler: ChangeHandler): Decoder {
     if (reader.uint8() !== TUPLE_NEW) reader.fail('new tuple expected', reader.position - 1)
     readTuple(reader, newTuple, lastColumnCount)
     reader.close()
+    text.convert(newTuple)
     handler.insert(oid, newTuple)
   }
 
@@ -117,6 +121,8 @@ export function createDecoder(handler: ChangeHandler): Decoder {
     }
     readTuple(reader, newTuple, lastColumnCount)
     reader.close()
+    if (first !== TUPLE_NEW) text.convert(oldTuple)
+    text.convert(newTuple)
     handler.update(oid, first === TUPLE_NEW ? 'none' : first === TUPLE_KEY ? 'key' : 'full', oldTuple, newTuple)
   }
 
@@ -127,6 +133,7 @@ export function createDecoder(handler: ChangeHandler): Decoder {
     if (kind !== TUPLE_KEY && kind !== TUPLE_OLD) reader.fail('old tuple expected', reader.position - 1)
     readTuple(reader, oldTuple, lastColumnCount)
     reader.close()
+    text.convert(oldTuple)
     handler.delete(oid, kind === TUPLE_KEY ? 'key' : 'full', oldTuple)
   }
 

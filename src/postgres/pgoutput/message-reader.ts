@@ -1,6 +1,7 @@
 import { DomainError } from '../../model/errors.ts'
 import type { Lsn } from '../../model/lsn.ts'
 import { toLsn } from '../../model/lsn.ts'
+import type { SourceText } from './source-text.ts'
 
 /** A `ProtocolViolation` that names the message type and the offset in the message, never a value. */
 export function protocolViolation(what: string, messageType: string, offset: number): DomainError {
@@ -23,6 +24,11 @@ export class MessageReader {
   end = 0
   #start = 0
   messageType = '?'
+  readonly #text: SourceText
+
+  constructor(text: SourceText) {
+    this.#text = text
+  }
 
   open(buffer: Buffer, start: number, end: number): void {
     this.buffer = buffer
@@ -79,13 +85,13 @@ export class MessageReader {
     return toLsn(this.uint64())
   }
 
-  /** A zero-terminated UTF-8 string. */
+  /** A zero-terminated string. */
   string(): string {
     const at = this.position
     const terminator = this.buffer.indexOf(0, at)
     if (terminator < 0 || terminator >= this.end) this.fail('truncated: string without its terminator')
     this.position = terminator + 1
-    return this.buffer.toString('utf8', at, terminator)
+    return this.#text.string(this.buffer, at, terminator)
   }
 
   /** A message must be used up: bytes left over mean that it was not understood. */

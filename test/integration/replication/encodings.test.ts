@@ -89,6 +89,27 @@ describe('encodings of the source', () => {
     })
   })
 
+  // Cause: the server's own conversion ended the whole stream, and for ever: what is in the WAL cannot be mended.
+  it('stops a table alone that is sent a byte that its encoding has no character for, and goes on once it is mended', async () => {
+    await withDatabase(url, 'WIN1252', {}, async (pipeline) => {
+      await pipeline.sql('CREATE TABLE "prix_€" (id int PRIMARY KEY, "été" text); CREATE TABLE bad (id int PRIMARY KEY, v text, w text)')
+      await pipeline.initialize()
+      await pipeline.copy()
+      await pipeline.sql(`INSERT INTO "prix_€" VALUES (1, 'œuf à 2 €'); INSERT INTO bad VALUES (1, 'à', 'é'), (2, '€' || chr(129) || '€', 'x')`)
+      await pipeline.sql(`INSERT INTO "prix_€" SELECT 2, string_agg(chr(i), '' ORDER BY i) FROM generate_series(1, 255) i WHERE i NOT IN (129, 141, 143, 144, 157); UPDATE "prix_€" SET id = 3 WHERE id = 1; INSERT INTO bad VALUES (3, 'ü', 'ü')`)
+      const stopped = await pipeline.catchUp()
+      expect(tableOf(stopped, 'prix_€')).toMatchObject({ state: 'streaming', inserts: 2, updates: 1 })
+      expect(tableOf(stopped, 'bad')).toMatchObject({ state: 'failed', error: { type: 'UnrepresentableValue', message: expect.stringContaining('a value of column "v"') as string } })
+      const { rows } = await pipeline.source.query<unknown[]>({ text: 'SELECT id, "été" FROM "prix_€" ORDER BY id', rowMode: 'array' })
+      expect(await pipeline.query('SELECT id, "été" FROM public."prix_€" ORDER BY id')).toEqual(rows)
+      await pipeline.sql("UPDATE bad SET v = 'mended' WHERE id = 2")
+      await retry(pipeline)
+      const mended = await pipeline.catchUp()
+      expect([tableOf(mended, 'bad')?.state, mended.copied]).toEqual(['streaming', {}])
+      expect(await pipeline.query('SELECT id, v, w FROM public.bad ORDER BY id')).toEqual([[1, 'à', 'é'], [2, 'mended', 'x'], [3, 'ü', 'ü']])
+    })
+  })
+
   it('stops a table alone whose copy finds a byte that its encoding has no character for', async () => {
     await withDatabase(url, 'WIN1252', {}, async (pipeline) => {
       await pipeline.sql("CREATE TABLE good (id int PRIMARY KEY, v text); CREATE TABLE bad (id int PRIMARY KEY, v text); INSERT INTO good VALUES (1, '€'); INSERT INTO bad VALUES (1, chr(129))")
