@@ -147,7 +147,8 @@ it('copies a table anew beside the rows that readers see; a history gets no fals
   expect(await pipeline.query("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'order_resync'")).toEqual([])
 })
 
-it('lets a removed table of a whole schema stay out, through changes and starts, until it is added again', { timeout: 120_000 }, async () => {
+// Published as a whole since PostgreSQL 15.
+it.runIf(inject('postgresMajor') >= 15)('lets a removed table of a whole schema stay out, through changes and starts, until it is added again', { timeout: 120_000 }, async () => {
   await using pipeline = await pipelineOf('order_schema', { a: 'id int PRIMARY KEY', b: 'id int PRIMARY KEY' }, { tableNames: null })
   await pipeline.sql('CREATE SCHEMA order_else; CREATE TABLE order_else.x (id int PRIMARY KEY)')
   await pipeline.initialize()
