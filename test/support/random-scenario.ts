@@ -73,7 +73,7 @@ export const scenario: fc.Arbitrary<Scenario> = fc
         fc.record({ writers: burst(worked, { writers: 3, transactions: 5 }), isBeside: fc.boolean(), interruption, isCompared: fc.boolean() }),
         { minLength: 1, maxLength: 5 },
       ),
-      isStreamed: fc.boolean(),
+      isStreamed: fc.oneof({ arbitrary: fc.constant(true), weight: 3 }, { arbitrary: fc.constant(false), weight: 1 }),
     })
   })
 

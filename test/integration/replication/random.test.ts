@@ -41,4 +41,5 @@ it('is equal to the source after random operations, writers, restarts and discon
   )
   process.stderr.write(`random operations, seed ${String(SEED)}: ${JSON.stringify(figures)}\n`)
   expect(figures.scenarios).toBeGreaterThan(0)
+  expect(figures.streamed).toBeGreaterThan(0)
 })
