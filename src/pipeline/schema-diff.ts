@@ -114,10 +114,22 @@ export function isNoChange({ dropped, renamed, added, retyped, key }: ColumnsCha
 
 /**
  * Can a table with current rows take the change where it stands, with old rows right? A default that was computed for each row, or another type, changed
- * them without the stream saying how. Where rows of the past stay beside them (`keepsPast`), only a fresh copy tells which of them have a default.
+ * them without the stream saying how; a type that only allows more does not, where the catalog says that no row was written anew (`isRewritten`). Where rows of
+ * the past stay beside them (`keepsPast`), only a fresh copy tells which of them have a default.
  */
 export function isInPlace(change: ColumnsChange, known: KnownTable, keepsPast: boolean): boolean {
   const renamedKey = known.key.map((name) => change.renamed.find(({ from }) => from === name)?.to ?? name)
   const isKnown = ({ hasDefault, valueOfOlderRows }: AddedColumn): boolean => !hasDefault || (!keepsPast && valueOfOlderRows !== null)
-  return sorted(renamedKey) === sorted(change.key) && change.retyped.length === 0 && change.added.every(isKnown)
+  const isSpelledAlike = (now: SourceColumn): boolean => {
+    const kind = spelling(known.columns.find(({ attributeNumber, isDropped }) => !isDropped && attributeNumber === now.attributeNumber))
+    return kind !== null && kind === spelling(now)
+  }
+  return sorted(renamedKey) === sorted(change.key) && change.retyped.every(isSpelledAlike) && change.added.every(isKnown)
+}
+
+/** Types whose values have one spelling, whatever their modifier says of length or precision; null = of another type. */
+function spelling(column: SourceColumn | undefined): string | null {
+  const name = column?.shape.tag === 'base' ? column.shape.name : null
+  if (name === 'varchar' || name === 'text') return 'text'
+  return name !== null && ['timestamp', 'timestamptz', 'time', 'timetz', 'interval'].includes(name) ? name : null
 }

@@ -1,10 +1,11 @@
 import type { Relation } from '../model/change.ts'
-import type { Destination, TableRecord } from '../model/destination.ts'
+import type { ColumnsChange, Destination, TableRecord } from '../model/destination.ts'
 import type { Source } from '../model/source.ts'
 import { isAppendOnly, keepsPast } from '../model/shapes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { diffByName, diffColumns, hasShape, isInPlace, isNoChange, replicatedShape } from '../pipeline/schema-diff.ts'
+import { isRewritten } from '../pipeline/storage-diff.ts'
 import { followName } from './names.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { StreamConsumer } from './stream-consumer.ts'
@@ -128,7 +129,7 @@ export class SchemaWatcher {
     const known = { columns: batchTable.columns, key: batchTable.key }
     const resolved = diffColumns(known, relation.columns, schema)
     const change = isAppend ? (resolved ?? diffByName(known, relation.columns, schema)) : resolved
-    if (change !== null && isPastCopy && (isAppend || isInPlace(change, known, keepsPast(record)))) {
+    if (change !== null && isPastCopy && (isAppend || (isInPlace(change, known, keepsPast(record)) && !isRetypedByRewrite(change, record, schema)))) {
       if (!isNoChange(change, known)) {
         const step: SourceChange = { tag: 'alter', relation, change }
         if (!isAllowed(spec, step, take)) return this.#stop(table, consumer, step)
@@ -146,4 +147,9 @@ export class SchemaWatcher {
     table.replaceSchema(consumer.batch, schema)
     this.#options.warn(`the columns of ${tableKey(table.name)} have changed: it is copied again in its new shape`)
   }
+}
+
+/** Has a change of a type written the rows anew? Not known is taken for it. */
+function isRetypedByRewrite({ retyped }: ColumnsChange, { storage }: TableRecord, schema: TableSchema): boolean {
+  return retyped.length > 0 && (storage === null || schema.storage === undefined || isRewritten(storage, schema.storage))
 }

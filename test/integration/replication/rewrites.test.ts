@@ -53,6 +53,26 @@ describe('tables that are rewritten without their rows being sent', () => {
     expect((await pipeline.catchUp()).copied).toEqual({})
   })
 
+  // Cause: any other type modifier was taken for other values.
+  it('does not copy a table again whose column only allows more, and does where its values were written anew', async () => {
+    await using pipeline = await ChangingPipeline.over(
+      database.url,
+      'x_wider',
+      "CREATE TABLE x_wider (id varchar(5) PRIMARY KEY, v varchar(8), w varchar(8), t timestamp(0), n int); INSERT INTO x_wider SELECT g, 'v' || g, 'w' || g, '2024-01-01', g FROM generate_series(1, 20) g",
+    )
+    await pipeline.sql("BEGIN; INSERT INTO x_wider VALUES ('100', 'before', 'w', 'now', 1); ALTER TABLE x_wider ALTER v TYPE varchar(20), ALTER w TYPE text, ALTER t TYPE timestamp, ALTER id TYPE varchar(12); INSERT INTO x_wider VALUES ('a longer key', 'a longer value', 'a longer value', '2024-01-01 01:02:03.123456', 2); COMMIT")
+    await pipeline.sql("UPDATE x_wider SET n = 0, v = 'twenty characters ..' WHERE id IN ('100', '7'); DELETE FROM x_wider WHERE id = '8'")
+    const { copied, progress } = await pipeline.catchUp()
+    expect([copied, progress.warnings]).toEqual([{}, []])
+    await pipeline.expectEqual('x_wider')
+    await pipeline.sql("ALTER TABLE x_wider ALTER v TYPE varchar(30) USING upper(v); UPDATE x_wider SET n = 1 WHERE id = '1'")
+    expect(Object.keys((await pipeline.catchUp()).copied)).toEqual(['public.x_wider'])
+    await pipeline.expectEqual('x_wider')
+    await pipeline.sql("UPDATE x_wider SET t = date_trunc('second', t); ALTER TABLE x_wider ALTER v TYPE varchar(25), ALTER t TYPE timestamp(0); UPDATE x_wider SET n = 2 WHERE id = '1'")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('x_wider')
+  })
+
   it('copies a table again that got a column with a volatile default, also where the default is gone when somebody looks', async () => {
     await using pipeline = await ChangingPipeline.over(database.url, 'x_volatile', 'CREATE TABLE x_volatile (id int PRIMARY KEY); INSERT INTO x_volatile SELECT generate_series(1, 20)')
     await pipeline.sql('ALTER TABLE x_volatile ADD COLUMN r uuid DEFAULT gen_random_uuid()')
