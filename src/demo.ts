@@ -195,7 +195,11 @@ async function keepRunning(kept: { readonly stage: Stage; readonly scene: Scene;
   const names = ['REPLICATION_TASK_QUEUE', 'TEMPORAL_ADDRESS', 'TEMPORAL_NAMESPACE', ...(url === null ? [] : ['TEMPORAL_UI_URL'])]
   const exported = [['REPLICATION_CONFIG', relative(process.cwd(), stage.configPath)], ...names.map((name) => [name, stage.environment[name] ?? ''])]
   exitCodeOfSignal = 0
-  tidy = async () => keepResults(stage)
+  tidy = async () => {
+    const path = await keepResults(stage)
+    say(`stopped; the DuckDB file: ${relative(process.cwd(), path)}`)
+    return path
+  }
   const lines = [
     ...(url === null ? [] : [`Temporal UI  ${url}`]),
     `PostgreSQL   psql ${shellWord(stage.postgres.url)}`,

@@ -59,9 +59,9 @@ async function startDevelopmentTemporal(): Promise<TemporalServer> {
 }
 
 /** The user's own configuration if there is one, else one for the sample database, written anew at each start. */
-async function chooseConfig(sampleUrl: string): Promise<string> {
+async function chooseConfig(sampleUrl: string): Promise<{ readonly path: string; readonly isOwn: boolean }> {
   const own = resolve(process.env['REPLICATION_CONFIG'] ?? 'replication.toml')
-  if (await exists(own)) return own
+  if (await exists(own)) return { path: own, isOwn: true }
   const path = join(await ensureDevelopmentDirectory(), 'replication.toml')
   const config = {
     sources: { shop: { credentials: sampleUrl } },
@@ -69,7 +69,7 @@ async function chooseConfig(sampleUrl: string): Promise<string> {
   }
   const heading = '# Written by `npm run dev`. A replication.toml in the project folder is used instead of it.\n'
   await writeFile(path, heading + stringify(config), { mode: 0o600 })
-  return path
+  return { path, isOwn: false }
 }
 
 /** The Temporal CLI as a shell finds it. A running server brings none with it, and then there may be none at all. */
@@ -93,7 +93,7 @@ async function main(): Promise<void> {
   const temporal = await startDevelopmentTemporal()
   started.push(temporal)
   const sampleUrl = postgres.owned ? await createSampleShop(postgres.url) : postgres.url
-  const configPath = await chooseConfig(sampleUrl)
+  const { path: configPath, isOwn } = await chooseConfig(sampleUrl)
 
   say('worker: starting …')
   const worker = await startWorkerProcess({
@@ -118,6 +118,7 @@ async function main(): Promise<void> {
     namespace: temporal.namespace,
     uiUrl: temporal.uiUrl,
     configPath: relative(process.cwd(), configPath),
+    isConfigOwn: isOwn,
     taskQueue: process.env['REPLICATION_TASK_QUEUE'] ?? 'pg-replication',
     temporalProgram: await findTemporalCli(temporal),
     tableNames: sampleTables,

@@ -64,7 +64,7 @@ async function start(
       return { connection, workers }
     } catch (error) {
       await connection?.close().catch(() => undefined)
-      logger.warn({ address, namespace, error: nameOf(error) }, `no Temporal at ${address} with namespace ${namespace}; trying again in ${pauseMs / 1_000} s`)
+      logger.warn({ address, namespace, error: nameOf(error) }, `no Temporal at ${address} with namespace ${namespace}; trying again in ${pauseMs / 1_000} s (TEMPORAL_ADDRESS says where it is; temporal server start-dev starts one)`)
       await sleep(pauseMs, undefined, { signal }).catch(() => undefined)
     }
   }

@@ -70,7 +70,8 @@ async function runControl(control: ControlVerb, given: string | undefined, optio
   return await withClient(async (client) => {
     const workflowId = given ?? (await onlyOpenReplication(client))
     const status = await within(client, timeoutSeconds, async () => await sendUpdate(client, workflowId, { name: control.update, input }))
-    return { document: status, text: statusText({ workflowId, runId: '', status, activity: null }) }
+    const more = control.verb === 'pause' && status.phase === 'paused' ? '\na DuckDB file that nobody else writes is free for readers within 5 s' : ''
+    return { document: status, text: `${statusText({ workflowId, runId: '', status, activity: null })}${more}` }
   })
 }
 

@@ -21,17 +21,25 @@ function pipelineCommand(program: Command, verb: string, description: string): C
   return addSpecOptions(command)
 }
 
-/** What the options say, over what the workflow was started with. */
-async function pipelineInput(client: Client, workflowId: string | undefined, command: Command): Promise<Record<string, unknown>> {
-  const given = specInput(command)
-  if (workflowId === undefined) return { ...given }
-  const started = await workflowInput(client, client.workflow.getHandle(workflowId))
-  const identifying = Object.entries(started).filter(([key]) => IDENTIFYING_FIELDS.includes(key))
-  return { ...Object.fromEntries(identifying), ...given }
+interface GivenPipeline {
+  readonly fields: Readonly<Record<string, unknown>>
+  /** The named workflow's own: where its worker, with its destination, is. */
+  readonly taskQueue: string
 }
 
-async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly input: object }): Promise<unknown> {
-  const taskQueue = configuredTaskQueue(process.env)
+/** What the options say, over what the workflow was started with. */
+async function pipelineInput(client: Client, workflowId: string | undefined, command: Command): Promise<GivenPipeline> {
+  const given = specInput(command)
+  if (workflowId === undefined) return { fields: { ...given }, taskQueue: configuredTaskQueue(process.env) }
+  const handle = client.workflow.getHandle(workflowId)
+  const { taskQueue } = await handle.describe()
+  const started = await workflowInput(client, handle)
+  const identifying = Object.entries(started).filter(([key]) => IDENTIFYING_FIELDS.includes(key))
+  return { fields: { ...Object.fromEntries(identifying), ...given }, taskQueue }
+}
+
+async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly taskQueue: string; readonly input: object }): Promise<unknown> {
+  const { taskQueue } = options
   await requireWorker(client, taskQueue)
   return await client.workflow.execute(workflowType, {
     workflowId: options.workflowId,
@@ -53,7 +61,7 @@ export function addDrop(program: Command): void {
   answer(command, async ([workflowId]): Promise<Answer> => {
     const { confirm, dropDestination } = command.opts<DropOptions>()
     return await withClient(async (client) => {
-      const pipeline = await pipelineInput(client, workflowId, command)
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, workflowId, command)
       const slotName = pipeline['slotName']
       if (typeof slotName !== 'string') throw usageError('which slot is to be dropped?', 'give the workflow id, or --slot and --publication')
       if (confirm === undefined) {
@@ -62,7 +70,7 @@ export function addDrop(program: Command): void {
       }
       const input = { ...pipeline, confirm, ...(dropDestination === true ? { dropDestination } : {}) }
       parseDropInput(input, { of: 'dropReplication', storedIn: null })
-      const document = await runToEnd(client, 'dropReplication', { workflowId: `drop-${slotName}`, input })
+      const document = await runToEnd(client, 'dropReplication', { workflowId: `drop-${slotName}`, taskQueue, input })
       return { document, text: droppedText(document) }
     })
   })
@@ -89,14 +97,14 @@ export function addVerify(program: Command): void {
   answer(command, async ([workflowId]) => {
     const { repair, maxRowsPerSecond } = command.opts<VerifyOptions>()
     return await withClient(async (client) => {
-      const pipeline = await pipelineInput(client, workflowId, command)
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, workflowId, command)
       parseReplicationInput(pipeline, { of: 'verifyReplication', storedIn: null })
       const input = {
         ...pipeline,
         ...(repair === true ? { repair } : {}),
         ...(maxRowsPerSecond === undefined ? {} : { maxRowsPerSecond }),
       }
-      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${String(pipeline['slotName'])}`, input })
+      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${String(pipeline['slotName'])}`, taskQueue, input })
       return { document, text: JSON.stringify(document, null, 2) }
     })
   })

@@ -102,7 +102,13 @@ function tablesText(status: ReplicationStatus): string {
     : textTable(['table', 'state', 'copied', 'inserts', 'updates', 'deletes', 'truncates', 'last commit LSN'], rows)
 }
 
-/** All open replications, one line each. */
+/** Why a replication, or tables of it, do not go on. */
+function troublesOf({ workflowId, status: { lastError, tables } }: LiveStatus): readonly string[] {
+  const failed = Object.entries(tables).flatMap(([name, { error }]) => (error === undefined ? [] : [{ ...error, message: `${name}: ${error.message}` }]))
+  return [...(lastError === undefined ? [] : [lastError]), ...failed].map(({ type, message, remedy }) => `${workflowId}: ${colors.red(type)}: ${indented(message).trimStart()}\n${indented(remedy)}`)
+}
+
+/** All open replications, one line each, and what is wrong with them. */
 export function overviewText(replications: readonly ({ readonly workflowId: string; readonly error: string } | LiveStatus)[]): string {
   if (replications.length === 0) return 'no replication is open (npm run cli -- start begins one)'
   const rows = replications.map((replication) => {
@@ -119,5 +125,6 @@ export function overviewText(replications: readonly ({ readonly workflowId: stri
       formatBytes(status.retainedWalBytes),
     ]
   })
-  return textTable(['workflow id', 'phase', 'tables', 'applied LSN', 'lag', 'WAL retained'], rows)
+  const troubles = replications.flatMap((replication) => ('error' in replication ? [] : troublesOf(replication)))
+  return [textTable(['workflow id', 'phase', 'tables', 'applied LSN', 'lag', 'WAL retained'], rows), ...troubles].join('\n')
 }

@@ -64,7 +64,7 @@ export async function killWorker(
   const killedMs = performance.now()
   await worker.kill()
   say(`kill -9 ${worker.pid}: the worker is gone (${describeExit(await worker.exited)}); the shop goes on selling, and a new worker starts`)
-  say(`Temporal gives it the work when the old one has been silent for ${HEARTBEAT_TIMEOUT_MS / 1_000} s`)
+  say(`Temporal gives it the work when the old one has been silent for ${HEARTBEAT_TIMEOUT_MS / 1_000} s and the new one has started`)
   const waiting = showProgress()
   const takenOver = async (): Promise<void> => {
     for (;;) {
@@ -124,12 +124,17 @@ export async function showBeforeAndAfter(scene: Scene, before: ReadonlyMap<strin
 
 /** How far the applied LSN is on its way from where it was first seen to the source's. */
 class Positions {
+  /** The furthest that was ever shown: a position never goes back. */
+  static #shownLsn = 0n
   readonly #progress = showProgress()
   #firstLsn: bigint | null = null
 
   show(status: ReplicationStatus, sourceLsn: string): void {
     if (status.appliedLsn === null) return
     const applied = parseLsn(status.appliedLsn)
+    // After a kill the workflow knows less than the lost activity's heartbeats said, until the next one reports.
+    if (applied < Positions.#shownLsn) return
+    Positions.#shownLsn = applied
     const source = parseLsn(sourceLsn)
     this.#firstLsn ??= applied
     const total = Math.max(1, Number(source - this.#firstLsn))

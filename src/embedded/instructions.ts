@@ -7,6 +7,8 @@ export interface RunningServers {
   readonly namespace: string
   readonly uiUrl: string | undefined
   readonly configPath: string
+  /** The user's own configuration: the worker replicates what it names, not the sample database. */
+  readonly isConfigOwn: boolean
   readonly taskQueue: string
   /** The Temporal CLI as a shell finds it: `temporal`, or a path; null where there is none. */
   readonly temporalProgram: string | null
@@ -24,12 +26,13 @@ export function describeRunningServers(servers: RunningServers): readonly string
   ]
   const temporal = (command: string, ...args: readonly string[]): string =>
     `  ${toShell([servers.temporalProgram ?? 'temporal', 'workflow', command, ...args, '--workflow-id', workflowId, ...connection])}`
+  const start = servers.isConfigOwn ? 'Start replicating, with your own slot, publication and tables in place of these:' : 'Start replicating:'
   const byTemporalCli = [
-    'Start replicating:',
+    start,
     temporal('start', '--type', 'replicate', '--task-queue', servers.taskQueue, '--input', JSON.stringify(input)),
     'Look at it, and stop it:',
     temporal('query', '--type', 'status'),
-    temporal('signal', '--name', 'stop', '--input', '{}'),
+    `  ${toShell([servers.temporalProgram ?? 'temporal', 'workflow', 'update', 'execute', '--name', 'stop', '--input', '{}', '--workflow-id', workflowId, ...connection])}`,
     'The same by this project’s own commands:',
   ]
   const environment = [
@@ -38,17 +41,17 @@ export function describeRunningServers(servers: RunningServers): readonly string
     `TEMPORAL_NAMESPACE=${shellWord(servers.namespace)}`,
   ].join(' ')
   return [
-    `PostgreSQL     ${servers.postgresUrl}`,
+    `PostgreSQL     ${servers.postgresUrl}${servers.isConfigOwn ? ' (a sample, which your configuration does not name)' : ''}`,
     `Temporal       ${servers.temporalAddress}, namespace ${servers.namespace}`,
     `Temporal UI    ${servers.uiUrl ?? 'not known'}`,
-    `configuration  ${servers.configPath}`,
+    `configuration  ${servers.configPath}${servers.isConfigOwn ? ' (yours: the worker reads the sources that it names)' : ''}`,
     '',
-    ...(servers.temporalProgram === null ? ['Start replicating, look at it, and stop it:'] : byTemporalCli),
+    ...(servers.temporalProgram === null ? [start] : byTemporalCli),
     `  export ${environment}`,
     `  ${toShell([...['npm', 'run', 'cli', '--', 'start', workflowId, '--slot', input.slotName], ...['--publication', input.publicationName, '--tables', servers.tableNames.join(',')]])}`,
     `  npm run cli -- status ${workflowId}`,
-    `  npm run cli -- show`,
     `  npm run cli -- stop ${workflowId}`,
+    `  npm run cli -- show`,
     '',
     'Ctrl-C stops everything; the data stays in .dev.',
   ]

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest'
 
+import { DomainError } from '../../src/model/errors.ts'
 import { documentOf, run } from '../support/command-line.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
 import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
@@ -183,10 +184,16 @@ describe('a replication by the command line', () => {
     expect(await failure('pause', id, '--timeout', '1')).toEqual(error('WorkerUnavailable', /worker/))
     expect(await failure('status', id)).toEqual(error('WorkerUnavailable', /worker/))
     vi.stubEnv('REPLICATION_TASK_QUEUE', `${harness.taskQueue}-other`)
-    expect(await failure('drop', id, '--confirm', 'shop_slot')).toEqual(error('WorkerUnavailable', /-other/))
+    expect(await failure('drop', ...SPEC, '--confirm', 'shop_slot')).toEqual(error('WorkerUnavailable', /-other/))
     expect((await run('start', `${id}-b`, ...SPEC)).stdout).toContain('no worker polls')
     await harness.client.workflow.getHandle(`${id}-b`).terminate()
   })
+})
+
+it('says at once what keeps a replication from beginning', async () => {
+  engine.faults.initialize = [new DomainError({ kind: 'InvalidInput', message: 'there is no table "public.custommers"', remedy: 'Did you mean "public.customers"?' })]
+  const outcome = await run('start', id, ...SPEC)
+  expect([outcome.exitCode, outcome.stdout]).toEqual([1, matching(/waits in phase failed: InvalidInput: there is no table.*\nDid you mean/)])
 })
 
 describe('drop', () => {
@@ -199,6 +206,8 @@ describe('drop', () => {
     expect(documentOf(unconfirmed)).toEqual(error('Usage', /drops slot shop_slot/))
     expect(await failure('drop', id, '--confirm', 'other')).toEqual(error('InvalidInput', /confirm/))
     expect(engine.namesOf('drop')).toEqual([])
+    // Cause: a drop on another task queue met a worker with another destination, which knew of no replication.
+    vi.stubEnv('REPLICATION_TASK_QUEUE', `${harness.taskQueue}-other`)
     expect(await json('drop', id, '--confirm', 'shop_slot', '--drop-destination')).toEqual({ dropped: ['slot shop_slot', 'publication shop_publication'] })
     expect(engine.namesOf('drop')[0]?.detail).toMatchObject({ slotName: 'shop_slot', dropDestination: true })
   })

@@ -9,6 +9,7 @@ const SERVERS = {
   namespace: 'default',
   uiUrl: undefined,
   configPath: '.dev/replication.toml',
+  isConfigOwn: false,
   taskQueue: 'pg-replication',
   temporalProgram: 'printf',
   tableNames: ["Bob's orders", 'customers'],
@@ -31,6 +32,13 @@ it('names no Temporal CLI where there is none', () => {
   const lines = describeRunningServers({ ...SERVERS, temporalProgram: null }).join('\n')
   expect(lines).not.toContain('workflow start')
   expect(lines).toMatch(/Start replicating.*\n +export .*\n +npm run cli -- start/)
+})
+
+it('says whose tables are replicated where the configuration is the user\'s own', () => {
+  const lines = describeRunningServers({ ...SERVERS, isConfigOwn: true }).join('\n')
+  expect(lines).toMatch(/^PostgreSQL .*a sample, which your configuration does not name/m)
+  expect(lines).toMatch(/^configuration .*yours/m)
+  expect(lines).toContain('with your own slot, publication and tables')
 })
 
 it('quotes only what a shell would change', () => {
