@@ -71,6 +71,20 @@ export class CellWriter {
     this.position += this.buffer.write(value, this.position, 'latin1')
   }
 
+  /** Writes a whole number from 0 on, digit by digit: a text of it would be made for each row. Reserves by itself. */
+  integer(value: number): void {
+    let length = 1
+    for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) length++
+    this.reserve(length)
+    let rest = value
+    for (let at = this.position + length - 1; at >= this.position; at--) {
+      const next = Math.floor(rest / 10)
+      this.buffer[at] = 0x30 + (rest - next * 10)
+      rest = next
+    }
+    this.position += length
+  }
+
   /**
    * Writes the cells of a row, a delimiter before each: `tupleIndexes[i]` is the place in the tuple of what `encodings[i]` stages, −1 = nowhere. A
    * value that the tuple leaves unchanged is taken from `oldTuple` where it is there. Reserves by itself. Returns the index of a column whose
@@ -264,7 +278,6 @@ export class CellWriter {
  * Copies bytes as long as all are ordinary; returns the position behind them, or −1 where one is not. Eight at a time, with one comparison for
  * all: this loop is where most of the time of staging goes.
  */
-// eslint-disable-next-line @typescript-eslint/max-params
 function copyOrdinary(source: Buffer, start: number, end: number, out: Buffer, begin: number): number {
   let at = start
   let position = begin

@@ -244,7 +244,7 @@ export class TableWriter implements TableStage {
     writer.reserve(prefix.length + 64 + step.columns.length * 8)
     writer.raw(prefix, 0, prefix.length)
     if (step.hasTimes) {
-      writer.ascii(String(sequence))
+      writer.integer(sequence)
       writer.delimiter()
     }
     writer.byte(op)

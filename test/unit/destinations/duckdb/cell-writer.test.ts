@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CellWriter, fitsDecimal, isExactFloat } from '../../../../src/destinations/duckdb/cell-writer.ts'
+import { CELL_NULL, CELL_TEXT, CELL_UNCHANGED, type TupleView } from '../../../../src/model/change.ts'
+import { createTupleView } from '../../../../src/postgres/pgoutput/tuple.ts'
 import { encodingFor, mapType } from '../../../../src/destinations/duckdb/type-mapping.ts'
 import type { TypeShape } from '../../../../src/model/table-schema.ts'
 
@@ -134,5 +136,66 @@ describe('the type mapping', () => {
     expect(encodingFor({ shape: base('numeric'), type: 'VARCHAR', isPinned: false }).fromCsv('c')).toContain('regexp_replace')
     expect(encodingFor({ shape: base('numeric'), type: 'VARCHAR', isPinned: true }).fromCsv('c')).toBe('c')
     expect(encodingFor({ shape: base('text'), type: 'VARCHAR', isPinned: false }).fromCsv('c')).toBe('c')
+  })
+})
+
+describe('whole rows', () => {
+  /** A tuple with these cells, all in one buffer; undefined = left unchanged. */
+  function tupleOf(cells: readonly (string | null | undefined)[]): TupleView {
+    const view = createTupleView(cells.length)
+    view.buffer = Buffer.from(cells.map((cell) => cell ?? '').join(''))
+    view.columnCount = cells.length
+    let at = 0
+    for (const [place, cell] of cells.entries()) {
+      view.kinds[place] = cell === undefined ? CELL_UNCHANGED : cell === null ? CELL_NULL : CELL_TEXT
+      view.starts[place] = at
+      at += Buffer.byteLength(cell ?? '')
+      view.ends[place] = at
+    }
+    return view
+  }
+
+  const shapes = [base('int8'), base('text'), base('timestamptz'), base('jsonb'), base('numeric', ((12 << 16) | 2) + 4), arrayOf(base('text')), base('interval')]
+  const encodings = shapes.map((shape) => mapType(shape).encoding)
+  const text = fc.string({ unit: fc.oneof({ weight: 9, arbitrary: fc.constantFrom('a', 'b', 'c', ' ', ',', '"', 'é', 'ß', '漢', '😀') }, { weight: 1, arbitrary: fc.constantFrom('\n', '\r', '\t', '\u0001', '\x1e', '\x1f') }), maxLength: 40 })
+  const cells = [
+    fc.bigInt({ min: -(1n << 63n), max: (1n << 63n) - 1n }).map(String),
+    text,
+    fc.constantFrom('2026-01-11 00:00:00.123456+00', '0044-03-15 00:00:00+00 BC', 'infinity'),
+    text.map((value) => JSON.stringify(value)),
+    fc.constantFrom('1.50', '-0.01', '99999999.99'),
+    fc.array(fc.constantFrom('a', '"b \\"c"', 'NULL')).map((items) => `{${items.join(',')}}`),
+    fc.constantFrom('1 year 2 mons 3 days 04:05:06.789', '00:00:00'),
+  ].map((cell) => fc.oneof({ weight: 5, arbitrary: cell }, { weight: 1, arbitrary: fc.constantFrom(null, undefined) }))
+  const row = fc.tuple(...cells)
+
+  it('are the same as their cells one by one, a delimiter before each, whatever the columns\' order', () => {
+    const order = fc.shuffledSubarray(shapes.map((_, place) => place), { minLength: shapes.length })
+    fc.assert(fc.property(row, row, order, (given, old, places) => {
+      const writer = new CellWriter(16)
+      const isWhole = writer.cells(places.map((place) => encodings[place] ?? encodingFor({ shape: base('text'), type: 'VARCHAR', isPinned: false })), Int32Array.from(places), tupleOf(given), tupleOf(old)) < 0
+      expect(isWhole).toBe(true)
+      const single = places.map((place) => {
+        const cell = given[place] === undefined ? old[place] : given[place]
+        return cell == null ? '' : stage(shapes[place] ?? base('text'), cell)
+      })
+      expect(writer.buffer.toString('utf8', 0, writer.position)).toBe(single.map((cell) => `\x1f${String(cell)}`).join(''))
+    }))
+  })
+
+  it('name the first column whose value does not fit, and leave columns out that the tuple does not have', () => {
+    const writer = new CellWriter(16)
+    expect(writer.cells(encodings.slice(3, 5), Int32Array.of(0, 1), tupleOf(['{}', '1.234']), null)).toBe(1)
+    writer.position = 0
+    expect(writer.cells(encodings.slice(0, 2), Int32Array.of(-1, 0), tupleOf(['x']), null)).toBe(-1)
+    expect(writer.buffer.toString('utf8', 0, writer.position)).toBe('\x1f\x1fx')
+  })
+
+  it('have whole numbers digit by digit', () => {
+    fc.assert(fc.property(fc.maxSafeNat(), (value) => {
+      const writer = new CellWriter(1)
+      writer.integer(value)
+      expect(writer.buffer.toString('latin1', 0, writer.position)).toBe(String(value))
+    }))
   })
 })
