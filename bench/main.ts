@@ -8,15 +8,17 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { projectRoot } from '../src/embedded/project-directory.ts'
+import { drawCharts } from './charts.ts'
 import { describeMachine, machineText } from './machine.ts'
-import { measure, type Measurement } from './measure.ts'
+import { measure } from './measure.ts'
+import type { Measurement } from './measure-sync.ts'
 import { parseBenchOptions, USAGE, type BenchOptions } from './options.ts'
 import { renderReports, summarize, type WorkloadReport } from './report.ts'
 import { startServers, stopServers } from './servers.ts'
 import { workloadsOf } from './workloads.ts'
 
 /** A run of one workload that takes longer hangs; the servers end with this process. */
-const RUN_LIMIT_MS = 8 * 60_000
+const RUN_LIMIT_MS = 60 * 60_000
 
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`)
@@ -25,7 +27,7 @@ const say = (line: string): void => {
 async function main(options: BenchOptions): Promise<boolean> {
   const workloads = workloadsOf(options.isQuick).filter(({ name }) => options.workloads.includes(name))
   limitTime(workloads.length * options.runCount * RUN_LIMIT_MS)
-  const servers = await startServers(options.postgres, say)
+  const servers = await startServers({ postgres: options.postgres, needsTls: workloads.some(({ name }) => name === 'W4') }, say)
   try {
     const machine = await describeMachine(servers)
     say(machineText(machine))
@@ -33,16 +35,16 @@ async function main(options: BenchOptions): Promise<boolean> {
     for (const workload of workloads) {
       const runs: Measurement[] = []
       for (let run = 1; run <= options.runCount; run++) {
-        const measured = await measure({ servers, workload, run, profileDirectory: options.profileDirectory, onProgress: say })
-        say(`${workload.name}: run ${run}: ${measured.seconds.toFixed(2)} s; reference ${measured.referenceSeconds.map((seconds) => seconds.toFixed(2)).join(', ')} s`)
-        say(`${workload.name}: ${measured.activities.map(({ activity, seconds }) => `${activity} ${seconds.toFixed(2)}`).join(', ')}; closed after ${measured.closeSeconds.toFixed(1)}`)
+        const measured = await measure({ servers, workload, run, profileDirectory: options.profileDirectory, peers: options.peers, onProgress: say })
+        say(`${workload.name}: run ${run}: ${runText(measured)}`)
         runs.push(measured)
       }
-      reports.push(summarize(workload, runs))
+      reports.push(summarize(workload, runs, reports.find((report) => report.workload === 'W1')))
     }
     const path = resolve(options.jsonPath ?? join(projectRoot, 'bench', 'results', `${machine.time.replaceAll(/[:.]/g, '-')}.json`))
     await mkdir(dirname(path), { recursive: true })
     await writeFile(path, `${JSON.stringify({ machine, isQuick: options.isQuick, isProfiled: options.profileDirectory !== null, workloads: reports }, null, 2)}\n`)
+    if (options.chartDirectory !== null) await writeCharts(options.chartDirectory, reports)
     console.log(renderReports(reports))
     console.log(machineText(machine))
     console.log(`as JSON: ${path}`)
@@ -50,6 +52,22 @@ async function main(options: BenchOptions): Promise<boolean> {
   } finally {
     await stopServers(servers)
   }
+}
+
+function runText({ seconds, references, activities, closeSeconds, figures }: Measurement): string {
+  const parts = [
+    ...(seconds === null ? [] : [`${seconds.toFixed(2)} s`]),
+    ...references.map(({ name, seconds: times }) => `${name} ${times.map((time) => time.toFixed(2)).join(', ')}`),
+    ...activities.map(({ activity, seconds: time }) => `${activity} ${time.toFixed(2)}`),
+    ...(closeSeconds === null ? [] : [`closed after ${closeSeconds.toFixed(1)}`]),
+    ...Object.entries(figures).map(([name, value]) => `${name} ${value.toPrecision(3)}`),
+  ]
+  return parts.join('; ')
+}
+
+async function writeCharts(directory: string, reports: readonly WorkloadReport[]): Promise<void> {
+  await mkdir(directory, { recursive: true })
+  for (const { name, svg } of drawCharts(reports)) await writeFile(join(directory, `${name}.svg`), svg)
 }
 
 /** Whatever hangs ends here; supervised servers and the worker end with this process. */

@@ -2,13 +2,27 @@ import { parseArgs } from 'node:util'
 import { parsePostgresMajor, type PostgresMajor } from '../src/embedded/postgres-majors.ts'
 
 /** The workloads by name, in the order in which they run. */
-export const WORKLOAD_NAMES = ['W1', 'W2', 'S1'] as const
+export const WORKLOAD_NAMES = ['W1', 'W2', 'W3', 'W3L', 'W4', 'S1', 'S2', 'L1', 'B1', 'I1', 'T1', 'P4', 'G1', 'G2'] as const
 
 export type WorkloadName = (typeof WORKLOAD_NAMES)[number]
 
+/** What a quick run is made of, unless `--only` says otherwise. */
+const QUICK_NAMES: readonly WorkloadName[] = ['W1', 'W2', 'S1', 'L1']
+/** Many minutes: only when asked for. */
+const LARGE_NAMES: readonly WorkloadName[] = ['W3L']
+
+/** Programs of others that are measured beside us where they are given; null = not. */
+export interface PeerOptions {
+  /** DuckDB's `postgres` extension, as a file for the very version of DuckDB that is installed here. */
+  readonly duckdbExtensionPath: string | null
+  /** A folder with dlt's `pg_replication` source, and the Python that has its packages. */
+  readonly dltSourcePath: string | null
+  readonly python: string
+}
+
 /** What the command line asks for. */
 export interface BenchOptions {
-  /** A fifth of the rows: under two minutes. Constant costs weigh more, so its ratios are lower. */
+  /** A tenth of the rows and less: under two minutes. Constant costs weigh more, so its ratios are lower. */
   readonly isQuick: boolean
   /** Runs of each workload; the medians are reported. */
   readonly runCount: number
@@ -17,42 +31,62 @@ export interface BenchOptions {
   readonly postgres: 'system' | PostgresMajor
   /** Where the JSON goes; null = a file named by the time in `bench/results`. */
   readonly jsonPath: string | null
+  /** Where charts go as SVG; null = none are drawn. */
+  readonly chartDirectory: string | null
   /** A folder for V8 CPU profiles of the worker; null = none. Profiled runs are slower. */
   readonly profileDirectory: string | null
+  readonly peers: PeerOptions
 }
 
 /** The text of `--help`. */
 export const USAGE = `npm run bench -- [options]
-  --quick            100,000 changes and 200,000 rows instead of 500,000 and 1,000,000
+  --quick            small sizes, and ${QUICK_NAMES.join(', ')} alone unless --only names others
   --runs N           runs of each workload, medians are shown (default 1)
   --only W1,S1       some of ${WORKLOAD_NAMES.join(', ')}
+  --large            ${LARGE_NAMES.join(', ')} too (many minutes and gigabytes)
   --postgres M       major version of an embedded PostgreSQL, or "system" (default: one with pg_recvlogical beside it, if any)
   --json PATH        where the figures go as JSON (default: bench/results/<time>.json)
-  --profile DIR      write V8 CPU profiles of the worker there (slows it down)`
+  --charts DIR       draw charts there, as SVG
+  --profile DIR      write V8 CPU profiles of the worker there (slows it down)
+  --duckdb-postgres-extension FILE   measure DuckDB's own postgres extension beside S1
+  --dlt-source DIR   measure dlt's pg_replication source (that folder holds pg_replication/) beside W1, W2 and S1
+  --python PROGRAM   the Python that has dlt, duckdb and psycopg2 (default: python3)`
 
 /** Parses the arguments. Null when help was asked for. Throws an error with a text for the user. */
 export function parseBenchOptions(args: readonly string[]): BenchOptions | null {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      quick: { type: 'boolean', default: false },
-      runs: { type: 'string', default: '1' },
-      only: { type: 'string' },
-      postgres: { type: 'string', default: 'system' },
-      json: { type: 'string' },
-      profile: { type: 'string' },
-      help: { type: 'boolean', default: false },
+      'quick': { type: 'boolean', default: false },
+      'large': { type: 'boolean', default: false },
+      'runs': { type: 'string', default: '1' },
+      'only': { type: 'string' },
+      'postgres': { type: 'string', default: 'system' },
+      'json': { type: 'string' },
+      'charts': { type: 'string' },
+      'profile': { type: 'string' },
+      'duckdb-postgres-extension': { type: 'string' },
+      'dlt-source': { type: 'string' },
+      'python': { type: 'string', default: 'python3' },
+      'help': { type: 'boolean', default: false },
     },
   })
   if (values.help) return null
   if (!/^[1-9]\d?$/.test(values.runs)) throw new Error('--runs takes a number from 1 to 99')
+  const standard = values.quick ? QUICK_NAMES : WORKLOAD_NAMES.filter((name) => values.large || !LARGE_NAMES.includes(name))
   return {
     isQuick: values.quick,
     runCount: Number(values.runs),
-    workloads: values.only === undefined ? WORKLOAD_NAMES : parseNames(values.only),
+    workloads: values.only === undefined ? standard : parseNames(values.only),
     postgres: values.postgres === 'system' ? 'system' : parsePostgresMajor(values.postgres),
     jsonPath: values.json ?? null,
+    chartDirectory: values.charts ?? null,
     profileDirectory: values.profile ?? null,
+    peers: {
+      duckdbExtensionPath: values['duckdb-postgres-extension'] ?? null,
+      dltSourcePath: values['dlt-source'] ?? null,
+      python: values.python,
+    },
   }
 }
 

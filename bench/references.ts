@@ -1,11 +1,19 @@
 import { spawn } from 'node:child_process'
-import { openSync, closeSync } from 'node:fs'
-import { devNull } from 'node:os'
+import { closeSync, openSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { devNull, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { DuckDBInstance } from '@duckdb/node-api'
 import type { PostgresServer } from '../src/embedded/postgres-server.ts'
-import { TABLE } from './workloads.ts'
+import type { PeerOptions } from './options.ts'
+import type { BenchDatabase } from './servers.ts'
 
 /** A reference may take this long; then it is ended and the run fails. */
-const TIMEOUT_MS = 300_000
+const TIMEOUT_MS = 30 * 60_000
+
+/** What we are compared with. */
+export type ReferenceName = 'pg_recvlogical' | 'COPY csv' | 'DuckDB postgres' | 'dlt'
 
 /** How PostgreSQL's own programs find the server. */
 export interface ReferenceTarget {
@@ -13,34 +21,86 @@ export interface ReferenceTarget {
   readonly database: string
 }
 
+/** A slot to drain, to a position. */
+export interface SlotToDrain {
+  readonly slotName: string
+  readonly publicationName: string
+  readonly endLsn: string
+}
+
 /** Seconds that `pg_recvlogical` takes to receive a slot's changes up to `endLsn` and throw them away. */
-export async function timeRecvlogical(
-  program: string,
-  target: ReferenceTarget,
-  slot: { readonly slotName: string; readonly publicationName: string; readonly endLsn: string },
-): Promise<number> {
-  return await timeProgram(program, target, [
+export async function timeRecvlogical(program: string, target: ReferenceTarget, slot: SlotToDrain): Promise<number> {
+  return await timePostgresProgram(program, target, [
     ...['--start', '--no-loop', '--file', devNull, '--slot', slot.slotName, '--endpos', slot.endLsn],
     ...['-o', 'proto_version=1', '-o', `publication_names=${slot.publicationName}`],
   ])
 }
 
-/** Seconds that `psql` takes to copy the table out as CSV and throw it away. */
-export async function timeCopy(program: string, target: ReferenceTarget): Promise<number> {
-  return await timeProgram(program, target, ['--no-psqlrc', '--command', `COPY ${TABLE} TO STDOUT (FORMAT csv)`])
+/** Seconds that `psql` takes to copy tables out as CSV, one after the other, and throw them away. */
+export async function timeCopy(program: string, target: ReferenceTarget, tableNames: readonly string[]): Promise<number> {
+  return await timePostgresProgram(program, target, ['--no-psqlrc', ...tableNames.flatMap((name) => ['--command', `COPY ${name} TO STDOUT (FORMAT csv)`])])
 }
 
-/** Runs a client program to its end, its output thrown away by the kernel, and takes the time. */
-async function timeProgram(program: string, { postgres, database }: ReferenceTarget, args: readonly string[]): Promise<number> {
-  const nowhere = openSync(devNull, 'w')
+/** Seconds that DuckDB takes to copy tables through its own `postgres` extension into a new file, its checkpoint included. */
+export async function duckdbReference(extensionPath: string, url: string, tableNames: readonly string[]): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'bench-duckdb-'))
+  try {
+    const instance = await DuckDBInstance.create(join(directory, 'reference.duckdb'), { allow_unsigned_extensions: 'true' })
+    const connection = await instance.connect()
+    await connection.run(`LOAD '${extensionPath.replaceAll("'", "''")}'; ATTACH '${url.replaceAll("'", "''")}' AS source (TYPE postgres, READ_ONLY)`)
+    const startMs = performance.now()
+    for (const name of tableNames) await connection.run(`CREATE TABLE ${name} AS SELECT * FROM source.public.${name}`)
+    await connection.run('CHECKPOINT')
+    const seconds = (performance.now() - startMs) / 1000
+    connection.closeSync()
+    instance.closeSync()
+    return seconds
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+/** What dlt's source is to do. */
+export type DltTask = ({ readonly tag: 'changes' } & SlotToDrain) | { readonly tag: 'snapshot'; readonly tableNames: readonly string[] }
+
+/** Seconds that dlt's `pg_replication` source takes into a DuckDB file of its own, tuned; its start and imports do not count. */
+export async function timeDlt({ dltSourcePath, python }: PeerOptions, database: BenchDatabase, task: DltTask): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'bench-dlt-'))
+  try {
+    const output = await runProgram(python, [fileURLToPath(new URL('./dlt_reference.py', import.meta.url)), JSON.stringify({ ...task, sourcePath: dltSourcePath, directory, url: database.url })], {
+      ...process.env,
+      DLT_DATA_DIR: directory,
+      RUNTIME__LOG_LEVEL: 'ERROR',
+      RUNTIME__DLTHUB_TELEMETRY: 'false',
+    })
+    const seconds = Number(/^seconds (\d+(?:\.\d+)?)$/m.exec(output)?.[1])
+    if (!Number.isFinite(seconds)) throw new Error(`dlt's reference said no time: ${output}`)
+    return seconds
+  } finally {
+    await rm(directory, { recursive: true, force: true })
+  }
+}
+
+async function timePostgresProgram(program: string, { postgres, database }: ReferenceTarget, args: readonly string[]): Promise<number> {
   const startMs = performance.now()
-  const child = spawn(program, ['--host', postgres.host, '--port', String(postgres.port), '--username', postgres.user, '--dbname', database, ...args], {
-    env: { PATH: process.env['PATH'], PGPASSWORD: postgres.password, PGSSLMODE: 'disable', LC_ALL: 'C' },
-    stdio: ['ignore', nowhere, 'pipe'],
-    timeout: TIMEOUT_MS,
+  await runProgram(program, ['--host', postgres.host, '--port', String(postgres.port), '--username', postgres.user, '--dbname', database, ...args], {
+    PATH: process.env['PATH'],
+    PGPASSWORD: postgres.password,
+    PGSSLMODE: 'disable',
+    LC_ALL: 'C',
+  }, devNull)
+  return (performance.now() - startMs) / 1000
+}
+
+/** Runs a program to its end and returns what it wrote, or lets the kernel throw it away. */
+async function runProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv, outputPath?: string): Promise<string> {
+  const nowhere = outputPath === undefined ? null : openSync(outputPath, 'w')
+  const child = spawn(program, args, { env, stdio: ['ignore', nowhere ?? 'pipe', 'pipe'], timeout: TIMEOUT_MS })
+  if (nowhere !== null) closeSync(nowhere)
+  let [output, complaints] = ['', '']
+  child.stdout?.on('data', (chunk: Buffer) => {
+    output += chunk.toString()
   })
-  closeSync(nowhere)
-  let complaints = ''
   child.stderr?.on('data', (chunk: Buffer) => {
     complaints += chunk.toString()
   })
@@ -48,7 +108,6 @@ async function timeProgram(program: string, { postgres, database }: ReferenceTar
     child.once('error', reject)
     child.once('close', resolve)
   })
-  const seconds = (performance.now() - startMs) / 1000
   if (code !== 0) throw new Error(`${program} ended with ${code === null ? 'a signal' : `exit code ${code}`}: ${complaints.trim()}`)
-  return seconds
+  return output
 }

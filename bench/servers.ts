@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process'
-import { access } from 'node:fs/promises'
+import { access, chmod, chown, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { findSystemPostgres } from '../src/embedded/postgres-binaries.ts'
 import type { PostgresMajor } from '../src/embedded/postgres-majors.ts'
 import { startPostgres, type PostgresServer } from '../src/embedded/postgres-server.ts'
+import { findServerUser, makeServerTemporaryDirectory } from '../src/embedded/process-user.ts'
 import { startTemporal, type TemporalServer } from '../src/embedded/temporal-server.ts'
 
 const run = promisify(execFile)
@@ -21,6 +22,8 @@ export interface BenchServers {
   readonly postgres: PostgresServer
   readonly temporal: TemporalServer
   readonly programs: ClientPrograms
+  /** Files of the server's certificate, to be removed with it; null = it speaks no TLS. */
+  readonly certificateDirectory: string | null
 }
 
 /** Nothing but the workload shall use the machine, and nothing shall wait for a disk. */
@@ -40,16 +43,18 @@ const SETTINGS = {
  * Starts PostgreSQL (TCP on loopback) and a Temporal server of the benchmark's own. Both end with this process. A system PostgreSQL
  * with its client programs is preferred: they are what we are compared with.
  */
-export async function startServers(choice: 'system' | PostgresMajor, onProgress: (line: string) => void): Promise<BenchServers> {
+export async function startServers({ postgres: choice, needsTls }: { readonly postgres: 'system' | PostgresMajor; readonly needsTls: boolean }, onProgress: (line: string) => void): Promise<BenchServers> {
+  const certificateDirectory = needsTls ? await makeCertificate() : null
+  const tls = certificateDirectory === null ? {} : { ssl: true, ssl_cert_file: join(certificateDirectory, 'crt'), ssl_key_file: join(certificateDirectory, 'key') }
   const installed = choice === 'system' ? await findInstallation() : null
   const postgres = await startPostgres({
-    settings: SETTINGS,
+    settings: { ...SETTINGS, ...tls },
     onProgress,
     ...(installed === null ? { major: choice === 'system' ? undefined : choice } : { binDirectory: installed }),
   })
   try {
     const temporal = await startTemporal({ reuseRunning: false, headless: true, onProgress })
-    return { postgres, temporal, programs: await findPrograms(postgres.binDirectory) }
+    return { postgres, temporal, programs: await findPrograms(postgres.binDirectory), certificateDirectory }
   } catch (error) {
     await postgres.stop()
     throw error
@@ -57,9 +62,22 @@ export async function startServers(choice: 'system' | PostgresMajor, onProgress:
 }
 
 /** Stops what {@link startServers} started. */
-export async function stopServers({ postgres, temporal }: BenchServers): Promise<void> {
+export async function stopServers({ postgres, temporal, certificateDirectory }: BenchServers): Promise<void> {
   await temporal.stop()
   await postgres.stop()
+  if (certificateDirectory !== null) await rm(certificateDirectory, { recursive: true, force: true })
+}
+
+/** A certificate for localhost, in a folder that the server can read. Throws where `openssl` is not on the machine. */
+async function makeCertificate(): Promise<string> {
+  const user = await findServerUser()
+  const directory = await makeServerTemporaryDirectory(user)
+  await run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-keyout', 'key', '-out', 'crt'], { cwd: directory })
+  for (const file of ['key', 'crt']) {
+    await chmod(join(directory, file), 0o600)
+    if (user !== undefined) await chown(join(directory, file), user.uid, user.gid)
+  }
+  return directory
 }
 
 /** The newest system PostgreSQL that has both client programs; null where there is none. */
@@ -103,6 +121,8 @@ async function onPath(program: string): Promise<string | null> {
 export interface BenchDatabase {
   readonly name: string
   readonly url: string
+  /** The same through TLS, where the server speaks it. */
+  readonly encryptedUrl: string
   readonly client: pg.Client
   /** Drops its slots and the database itself. */
   drop(): Promise<void>
@@ -117,11 +137,14 @@ export async function createDatabase(postgres: PostgresServer, name: string): Pr
   const url = new URL(postgres.url)
   url.pathname = `/${name}`
   url.searchParams.set('sslmode', 'disable')
+  const encrypted = new URL(url)
+  encrypted.searchParams.set('sslmode', 'require')
   const client = new pg.Client({ connectionString: url.href })
   await client.connect()
   return {
     name,
     url: url.href,
+    encryptedUrl: encrypted.href,
     client,
     drop: async () => {
       try {

@@ -1,120 +1,225 @@
 import type { WorkloadName } from './options.ts'
+import { type BenchTable, documentsTable, insertSql, itemsTable, wideTable } from './tables.ts'
 
-/** The one table of the first workloads: ten columns of the types that tables have most. */
-export const TABLE = 'items'
+/** Rows that are there before anything is measured: numbers 1 … `count` of the table. */
+export interface Preload {
+  readonly table: BenchTable
+  readonly count: number
+}
+
+/** Source changes, as they are reported. */
+export interface ChangeCounts {
+  readonly inserts: number
+  readonly updates: number
+  readonly deletes: number
+}
+
+/** A backlog of changes that is drained from a slot. */
+export interface BacklogTask {
+  readonly tag: 'backlog'
+  readonly preload: readonly Preload[]
+  /** Makes the changes. */
+  readonly changesSql: string
+  readonly expected: ChangeCounts
+  readonly isEncrypted: boolean
+}
+
+/** An initial load, init of publication and slot included. */
+export interface SnapshotTask {
+  readonly tag: 'snapshot'
+  readonly preload: readonly Preload[]
+}
+
+/** Small transactions at a steady rate while `replicate` runs: how long until each is visible. */
+export interface LatencyTask {
+  readonly tag: 'latency'
+  readonly table: BenchTable
+  readonly transactionsPerSecond: number
+  readonly seconds: number
+}
+
+/** The same few random changes on a small and on a large table. */
+export interface ReachTask {
+  readonly tag: 'reach'
+  readonly table: BenchTable
+  readonly rowCounts: readonly [small: number, large: number]
+  readonly changeCount: number
+}
+
+/** `replicate` with nothing to do. */
+export interface IdleTask {
+  readonly tag: 'idle'
+  readonly table: BenchTable
+  readonly seconds: number
+}
+
+/** Backlogs of several slots, drained at once by one worker into a file each. */
+export interface ParallelTask {
+  readonly tag: 'parallel'
+  readonly pipelineCount: number
+  readonly changesOfEach: number
+}
+
+/** Tasks of growing size, one after the other, to see that cost grows no faster. */
+export interface GrowthTask {
+  readonly tag: 'growth'
+  readonly unit: 'changes' | 'tables'
+  readonly steps: readonly { readonly size: number; readonly task: BacklogTask | SnapshotTask }[]
+}
+
+export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTask | ParallelTask | GrowthTask
+
+/** Figures that an aim may be about. */
+export type FigureName =
+  | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToUnencrypted' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
+  | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'costGrowth' // prettier-ignore
+
+/** What must be reached: at least or at most a bound. */
+export interface Aim {
+  readonly figure: FigureName
+  readonly atLeast?: number
+  readonly atMost?: number
+}
 
 /** One thing to measure. */
 export interface Workload {
   readonly name: WorkloadName
   readonly title: string
-  /** `changes`: a backlog is drained from a slot. `rows`: a table is copied. */
-  readonly kind: 'changes' | 'rows'
-  /** Changes of the backlog, or rows of the table. */
+  /** Changes or rows that are moved; 0 where the figure is another one. */
   readonly size: number
-  /** Rows that are there before anything is measured. */
-  readonly preloadedRows: number
-  /** Makes the backlog, in many short transactions; null where nothing is to be made. */
-  readonly backlogSql: string | null
-  /** What `syncChanges` must report. */
-  readonly expected: { readonly inserts: number; readonly updates: number; readonly deletes: number }
-  /** At least this share of the reference's speed. */
-  readonly minimumRatio: number
+  readonly task: Task
+  readonly aims: readonly Aim[]
 }
 
-/** The worker's resident memory, at most (issue: first version). */
-export const MAXIMUM_RSS_BYTES = 700 * 1024 * 1024
+const MEGABYTE = 1024 * 1024
+const MEMORY: Aim = { figure: 'peakRssBytes', atMost: 600 * MEGABYTE }
+const EVENT_LOOP: Aim = { figure: 'eventLoopDelayP99Ms', atMost: 100 }
+const COPY_AIMS: readonly Aim[] = [{ figure: 'ratioToCopy', atLeast: 0.9 }, { figure: 'ratioToDuckdbExtension', atLeast: 0.75 }, { figure: 'ratioToDlt', atLeast: 30 }]
 
-const NOTHING = { inserts: 0, updates: 0, deletes: 0 }
+const NO_CHANGES: ChangeCounts = { inserts: 0, updates: 0, deletes: 0 }
 
 /** The workloads at full or quick size. */
 export function workloadsOf(isQuick: boolean): readonly Workload[] {
-  const changes = isQuick ? 100_000 : 500_000
-  const preloadedRows = isQuick ? 100_000 : 500_000
-  const rows = isQuick ? 200_000 : 1_000_000
+  const pick = (full: number, quick: number): number => (isQuick ? quick : full)
+  const items = itemsTable()
+  const changeCount = pick(1_000_000, 100_000)
+  const mixedRows = pick(500_000, 100_000)
+  const largeTransaction = (size: number): BacklogTask => ({ tag: 'backlog', preload: [{ table: items, count: 0 }], changesSql: insertSql(items, 1, size), expected: { ...NO_CHANGES, inserts: size }, isEncrypted: false })
+  const largeAims: readonly Aim[] = [{ figure: 'ratioToRecvlogical', atLeast: 1 }, MEMORY, EVENT_LOOP]
+  const snapshotRows = pick(5_000_000, 200_000)
+  const tables = pick(200, 20)
+  const wide = wideTasks(pick(50_000, 5_000), pick(5_000, 500))
+  const idleSeconds = pick(120, 60)
+  const rate = 1_000
   return [
     {
-      name: 'W1',
-      title: 'single-row inserts, 100 per transaction',
-      kind: 'changes',
-      size: changes,
-      preloadedRows: 0,
-      backlogSql: insertsSql(changes),
-      expected: { ...NOTHING, inserts: changes },
-      minimumRatio: 0.6,
+      name: 'W1', title: 'single-row inserts, 100 per transaction', size: changeCount, task: insertsTask(changeCount),
+      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.6 }, { figure: 'ratioToDlt', atLeast: 16 }, MEMORY, EVENT_LOOP],
     },
     {
-      name: 'W2',
-      title: 'mixed changes (40 % insert, 40 % update, 20 % delete), 1–10 per transaction',
-      kind: 'changes',
-      size: changes,
-      preloadedRows,
-      backlogSql: mixedSql(changes, preloadedRows),
-      expected: { inserts: changes * 0.4, updates: changes * 0.4, deletes: changes * 0.2 },
-      minimumRatio: 0.6,
+      name: 'W2', title: `mixed changes (40 % insert, 40 % update, 20 % delete), 1–10 per transaction, of a table of ${count(mixedRows)} rows`, size: changeCount,
+      task: {
+        tag: 'backlog', preload: [{ table: items, count: mixedRows }], changesSql: mixedSql(items, changeCount, mixedRows),
+        expected: { inserts: changeCount * 0.4, updates: changeCount * 0.4, deletes: changeCount * 0.2 }, isEncrypted: false,
+      },
+      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.8 }, { figure: 'ratioToDlt', atLeast: 16 }, MEMORY, EVENT_LOOP],
+    },
+    { name: 'W3', title: 'one transaction of inserts', size: pick(2_000_000, 200_000), task: largeTransaction(pick(2_000_000, 200_000)), aims: largeAims },
+    { name: 'W3L', title: 'one transaction of many more inserts', size: pick(10_000_000, 1_000_000), task: largeTransaction(pick(10_000_000, 1_000_000)), aims: largeAims },
+    {
+      name: 'W4', title: 'W1 through TLS', size: changeCount, task: { ...insertsTask(changeCount), isEncrypted: true },
+      aims: [{ figure: 'ratioToUnencrypted', atLeast: 0.7 }, MEMORY, EVENT_LOOP],
+    },
+    { name: 'S1', title: 'snapshot of one table', size: snapshotRows, task: { tag: 'snapshot', preload: [{ table: items, count: snapshotRows }] }, aims: [...COPY_AIMS, MEMORY, EVENT_LOOP] },
+    { name: 'S2', title: `snapshot of ${count(tables)} tables of 5,000 rows`, size: tables * 5_000, task: tablesTask(tables, 5_000), aims: [MEMORY, EVENT_LOOP] },
+    {
+      name: 'L1', title: `${count(rate)} transactions a second`, size: 0, task: { tag: 'latency', table: items, transactionsPerSecond: rate, seconds: pick(60, 10) },
+      aims: [{ figure: 'latencyP50Ms', atMost: 100 }, { figure: 'latencyP99Ms', atMost: 500 }, MEMORY, EVENT_LOOP],
     },
     {
-      name: 'S1',
-      title: 'snapshot of one table',
-      kind: 'rows',
-      size: rows,
-      preloadedRows: rows,
-      backlogSql: null,
-      expected: NOTHING,
-      minimumRatio: 0.5,
+      name: 'B1', title: `1,000 random changes of a table of ${count(pick(500_000, 50_000))} and of ${count(pick(20_000_000, 500_000))} rows`, size: 0,
+      task: { tag: 'reach', table: items, rowCounts: [pick(500_000, 50_000), pick(20_000_000, 500_000)], changeCount: 1_000 }, aims: [{ figure: 'reachRatio', atMost: 3 }],
     },
-  ]
+    {
+      name: 'I1', title: `an idle replication for ${idleSeconds} s`, size: 0, task: { tag: 'idle', table: items, seconds: idleSeconds },
+      aims: [{ figure: 'idleCpuShare', atMost: 0.01 }, { figure: 'idleEventsPer10s', atMost: 1 }, MEMORY],
+    },
+    { name: 'T1', title: 'rows of 100 columns, texts of 20 kB, and updates that leave these as they are', size: wide.size, task: wide.task, aims: [MEMORY, EVENT_LOOP] },
+    {
+      name: 'P4', title: 'four replications in one worker', size: changeCount, task: { tag: 'parallel', pipelineCount: 4, changesOfEach: changeCount / 4 }, aims: [MEMORY, EVENT_LOOP],
+    },
+    {
+      name: 'G1', title: 'W1 with growing backlogs', size: 0,
+      task: { tag: 'growth', unit: 'changes', steps: [10_000, 100_000, ...(isQuick ? [] : [1_000_000])].map((size) => ({ size, task: insertsTask(size) })) },
+      aims: [{ figure: 'costGrowth', atMost: 1 }],
+    },
+    {
+      name: 'G2', title: 'snapshots of more and more tables of 500 rows', size: 0,
+      task: { tag: 'growth', unit: 'tables', steps: [1, 10, 100, ...(isQuick ? [] : [1_000])].map((size) => ({ size, task: tablesTask(size, 500) })) },
+      aims: [{ figure: 'costGrowth', atMost: 1 }],
+    },
+  ] // prettier-ignore
 }
 
-/** The table, and a function that makes its row number `i`: the same row each time, with NULLs and text of various lengths. */
-export const SCHEMA_SQL = `
-  CREATE TABLE ${TABLE} (
-    id bigint PRIMARY KEY,
-    quantity integer NOT NULL,
-    account bigint NOT NULL,
-    price numeric(12,2) NOT NULL,
-    name text NOT NULL,
-    note text,
-    created_at timestamptz NOT NULL,
-    is_active boolean NOT NULL,
-    score double precision NOT NULL,
-    attributes jsonb NOT NULL
-  );
-  CREATE FUNCTION items_between(low bigint, high bigint) RETURNS SETOF ${TABLE} LANGUAGE sql AS $$
-    SELECT i,
-           (i * 7919 % 10000)::integer,
-           i * 1000003 % 100000000000,
-           (i * 104729 % 100000000)::numeric / 100,
-           'item ' || md5(i::text),
-           CASE WHEN i % 7 <> 0 THEN repeat('lorem ipsum ', (i % 6)::integer) || i END,
-           timestamptz '2026-01-01 00:00:00+00' + i * interval '1.000123 second',
-           i % 3 <> 0,
-           (i * 31337 % 1000000)::double precision / 997,
-           jsonb_build_object('color', (ARRAY['red', 'green', 'blue'])[1 + i % 3], 'size', i % 100, 'tag', 'tag-' || i % 1000)
-      FROM generate_series(low, high) AS i
-  $$;`
-
-/** Rows 1 … `count`, in one statement. */
-export function preloadSql(count: number): string {
-  return `INSERT INTO ${TABLE} SELECT * FROM items_between(1, ${count})`
+function count(value: number): string {
+  return value.toLocaleString('en')
 }
 
 /** Each of these rows is a heap insert and a message of its own, as if it had been a statement of its own. */
-function insertsSql(count: number): string {
+export function insertsSql(table: BenchTable, size: number): string {
   return `
     DO $$
     BEGIN
-      FOR batch IN 0 .. ${count / 100 - 1} LOOP
-        INSERT INTO ${TABLE} SELECT * FROM items_between(batch * 100 + 1, batch * 100 + 100);
+      FOR batch IN 0 .. ${size / 100 - 1} LOOP
+        INSERT INTO ${table.name} SELECT * FROM ${table.name}_between(batch * 100 + 1, batch * 100 + 100);
         COMMIT;
       END LOOP;
     END $$`
+}
+
+function insertsTask(size: number): BacklogTask {
+  return { tag: 'backlog', preload: [{ table: itemsTable(), count: 0 }], changesSql: insertsSql(itemsTable(), size), expected: { ...NO_CHANGES, inserts: size }, isEncrypted: false }
+}
+
+function tablesTask(tableCount: number, rowsOfEach: number): SnapshotTask {
+  return { tag: 'snapshot', preload: Array.from({ length: tableCount }, (_, index) => ({ table: itemsTable(`items_${index + 1}`), count: rowsOfEach })) }
+}
+
+/** Wide rows inserted, long texts inserted, and these rows updated without their texts. */
+function wideTasks(wideRows: number, documentRows: number): { readonly size: number; readonly task: BacklogTask } {
+  const [wide, documents] = [wideTable(), documentsTable()]
+  return {
+    size: wideRows + 2 * documentRows,
+    task: {
+      tag: 'backlog',
+      preload: [{ table: wide, count: 0 }, { table: documents, count: 0 }],
+      changesSql: `
+        DO $$
+        BEGIN
+          FOR batch IN 0 .. ${wideRows / 100 - 1} LOOP
+            INSERT INTO wide SELECT * FROM wide_between(batch * 100 + 1, batch * 100 + 100);
+            COMMIT;
+          END LOOP;
+          FOR batch IN 0 .. ${documentRows / 10 - 1} LOOP
+            INSERT INTO documents SELECT * FROM documents_between(batch * 10 + 1, batch * 10 + 10);
+            COMMIT;
+          END LOOP;
+          FOR batch IN 0 .. ${documentRows / 10 - 1} LOOP
+            UPDATE documents SET views = views + 1 WHERE id BETWEEN batch * 10 + 1 AND batch * 10 + 10;
+            COMMIT;
+          END LOOP;
+        END $$`,
+      expected: { inserts: wideRows + documentRows, updates: documentRows, deletes: 0 },
+      isEncrypted: false,
+    },
+  }
 }
 
 /**
  * Every statement hits exactly one row: deletes walk through the preloaded rows in a scattered order (7919 is coprime to their
  * number), updates take one that no delete has reached yet or, one time in two, a row that was inserted in this run.
  */
-function mixedSql(count: number, preloadedRows: number): string {
+function mixedSql(table: BenchTable, size: number, preloadedRows: number): string {
   return `
     DO $$
     DECLARE
@@ -125,9 +230,9 @@ function mixedSql(count: number, preloadedRows: number): string {
       transactions integer := 0;
     BEGIN
       PERFORM setseed(0.5);
-      FOR change IN 0 .. ${count - 1} LOOP
+      FOR change IN 0 .. ${size - 1} LOOP
         IF change % 5 IN (0, 2) THEN
-          INSERT INTO ${TABLE} SELECT * FROM items_between(next_id, next_id);
+          INSERT INTO ${table.name} SELECT * FROM ${table.name}_between(next_id, next_id);
           next_id := next_id + 1;
         ELSIF change % 5 IN (1, 3) THEN
           IF random() < 0.5 THEN
@@ -135,9 +240,9 @@ function mixedSql(count: number, preloadedRows: number): string {
           ELSE
             target := 1 + (deleted + floor(random() * (${preloadedRows} - deleted))::bigint) * 7919 % ${preloadedRows};
           END IF;
-          UPDATE ${TABLE} SET quantity = quantity + 1, price = price + 0.01, note = 'changed ' || change, is_active = NOT is_active WHERE id = target;
+          ${randomUpdateSql(table, "'changed ' || change", 'target')};
         ELSE
-          DELETE FROM ${TABLE} WHERE id = 1 + deleted * 7919 % ${preloadedRows};
+          DELETE FROM ${table.name} WHERE id = 1 + deleted * 7919 % ${preloadedRows};
           deleted := deleted + 1;
         END IF;
         until_commit := until_commit - 1;
@@ -148,4 +253,9 @@ function mixedSql(count: number, preloadedRows: number): string {
         END IF;
       END LOOP;
     END $$`
+}
+
+/** An update of four columns of one row. */
+export function randomUpdateSql({ name }: BenchTable, note: string, id: string): string {
+  return `UPDATE ${name} SET quantity = quantity + 1, price = price + 0.01, note = ${note}, is_active = NOT is_active WHERE id = ${id}`
 }

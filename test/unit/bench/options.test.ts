@@ -1,17 +1,18 @@
 import { describe, expect, it } from 'vitest'
-import { parseBenchOptions } from '../../../bench/options.ts'
+import { parseBenchOptions, WORKLOAD_NAMES } from '../../../bench/options.ts'
 import { workloadsOf } from '../../../bench/workloads.ts'
 
 describe('the command line of the benchmark', () => {
-  it('runs every workload once at full size by default', () => {
-    expect(parseBenchOptions([])).toEqual({
-      isQuick: false,
-      runCount: 1,
-      workloads: ['W1', 'W2', 'S1'],
-      postgres: 'system',
-      jsonPath: null,
-      profileDirectory: null,
-    })
+  it('runs every workload once at full size by default, but the largest', () => {
+    const options = parseBenchOptions([])
+    expect(options).toMatchObject({ isQuick: false, runCount: 1, postgres: 'system', jsonPath: null, chartDirectory: null, profileDirectory: null })
+    expect(options?.workloads).toEqual(WORKLOAD_NAMES.filter((name) => name !== 'W3L'))
+    expect(parseBenchOptions(['--large'])?.workloads).toEqual(WORKLOAD_NAMES)
+  })
+
+  it('runs a few small workloads when it has to be quick, or those that are named', () => {
+    expect(parseBenchOptions(['--quick'])?.workloads).toEqual(['W1', 'W2', 'S1', 'L1'])
+    expect(parseBenchOptions(['--quick', '--only', 'P4'])?.workloads).toEqual(['P4'])
   })
 
   it('takes workloads in any order and case, and runs them in their own', () => {
@@ -32,11 +33,18 @@ describe('the command line of the benchmark', () => {
 })
 
 describe('the workloads', () => {
-  it.each([true, false])('are made of exactly as many changes as they say (quick: %s)', (isQuick) => {
-    for (const { kind, size, preloadedRows, expected } of workloadsOf(isQuick)) {
-      expect(expected.inserts + expected.updates + expected.deletes).toBe(kind === 'changes' ? size : 0)
+  it.each([true, false])('are made of exactly as many changes and rows as they say (quick: %s)', (isQuick) => {
+    for (const { size, task } of workloadsOf(isQuick)) {
+      if (task.tag === 'snapshot') expect(task.preload.reduce((sum, { count }) => sum + count, 0)).toBe(size)
+      if (task.tag !== 'backlog') continue
+      const { inserts, updates, deletes } = task.expected
+      expect(inserts + updates + deletes).toBe(size)
       // Each delete hits a row of its own.
-      expect(expected.deletes).toBeLessThanOrEqual(preloadedRows)
+      expect(deletes).toBeLessThanOrEqual(task.preload[0]?.count ?? 0)
     }
+  })
+
+  it('have each name once', () => {
+    expect(workloadsOf(false).map(({ name }) => name)).toEqual(WORKLOAD_NAMES)
   })
 })

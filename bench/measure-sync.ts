@@ -1,0 +1,200 @@
+import { compareRows, waitUntilClosed } from './equality.ts'
+import { type ActivityTime, BenchPipeline, type BenchReplication, publicationNameOf, slotNameOf, type SyncRun, type WorkerNotes } from './pipeline.ts'
+import { duckdbReference, timeCopy, timeDlt, timeRecvlogical, type ReferenceName } from './references.ts'
+import type { PeerOptions } from './options.ts'
+import { createDatabase, type BenchDatabase, type BenchServers } from './servers.ts'
+import { insertSql } from './tables.ts'
+import { measureUsage, postgresCpuMeter, type Usage } from './usage.ts'
+import type { BacklogTask, FigureName, Preload, SnapshotTask, Workload } from './workloads.ts'
+
+/** The file is closed some seconds after a workflow's end; a checkpoint may come before it. */
+const CLOSE_TIMEOUT_MS = 120_000
+
+/** Seconds that a reference took before and after our run, in this order. */
+export interface ReferenceTimes {
+  readonly name: ReferenceName
+  readonly seconds: readonly number[]
+}
+
+/** One step of a task that grows. */
+export interface GrowthStep {
+  readonly size: number
+  readonly seconds: number
+  readonly workerCpuSeconds: number | null
+}
+
+/** One run of one workload. Seconds are of a wall clock; null = was not or could not be measured. */
+export interface Measurement extends Usage {
+  /** From the client's start of `syncChanges` to its result. */
+  readonly seconds: number | null
+  /** Where that time went, as the workflow's history has it. */
+  readonly activities: readonly ActivityTime[]
+  /** From that result until the file could be opened by another program: the grace period and DuckDB's checkpoint. */
+  readonly closeSeconds: number | null
+  readonly references: readonly ReferenceTimes[]
+  /** Every process of the server, while the first reference ran. */
+  readonly referencePostgresCpuSeconds: number | null
+  /** Of the workload's own kind. */
+  readonly figures: Readonly<Partial<Record<FigureName, number>>>
+  readonly steps: readonly GrowthStep[]
+  /** What was wrong with the result; empty = nothing. */
+  readonly faults: readonly string[]
+}
+
+export interface RunOptions {
+  readonly servers: BenchServers
+  readonly workload: Workload
+  /** Tells runs and their names apart. */
+  readonly run: number
+  readonly profileDirectory: string | null
+  readonly peers: PeerOptions
+  readonly onProgress: (line: string) => void
+}
+
+/** Of a measurement in which these are nothing. */
+export const NOTHING_MEASURED = {
+  seconds: null, activities: [], closeSeconds: null, references: [], referencePostgresCpuSeconds: null, figures: {}, steps: [], faults: [],
+  workerCpuSeconds: null, postgresCpuSeconds: null, temporalCpuSeconds: null, peakRssBytes: null,
+} as const satisfies Measurement // prettier-ignore
+
+/** Runs `work` with a database that holds these rows and a worker that replicates from it. What the worker noted is added to the result. */
+export async function withPipeline(
+  { servers, workload, run, profileDirectory }: RunOptions,
+  setup: { readonly preload: readonly Preload[]; readonly isEncrypted?: boolean; readonly suffix?: string; readonly onNotes?: (notes: WorkerNotes) => Measurement['figures'] },
+  work: (database: BenchDatabase, pipeline: BenchPipeline) => Promise<Measurement>,
+): Promise<Measurement> {
+  const name = `bench-${workload.name.toLowerCase()}-${run}${setup.suffix ?? ''}`
+  const database = await createDatabase(servers.postgres, name.replaceAll('-', '_'))
+  try {
+    for (const { table, count } of setup.preload) {
+      await database.client.query(table.createSql)
+      if (count > 0) await database.client.query(insertSql(table, 1, count))
+    }
+    await database.client.query('VACUUM (ANALYZE)')
+    const sourceUrl = setup.isEncrypted === true ? database.encryptedUrl : database.url
+    const pipeline = await BenchPipeline.start({ name, temporal: servers.temporal, sourceUrls: [sourceUrl], profileDirectory })
+    let measured: Measurement | null = null
+    try {
+      measured = await work(database, pipeline)
+    } finally {
+      const notes = await pipeline.stop()
+      if (measured !== null) measured = { ...measured, figures: { eventLoopDelayP99Ms: notes.eventLoopDelayP99Ms, ...measured.figures, ...setup.onNotes?.(notes) } }
+    }
+    return measured
+  } finally {
+    await database.drop()
+  }
+}
+
+/** A backlog or a snapshot, by `syncChanges`, between two runs of each reference. */
+export async function measureSync(options: RunOptions, task: BacklogTask | SnapshotTask, suffix = ''): Promise<Measurement> {
+  const isEncrypted = task.tag === 'backlog' && task.isEncrypted
+  return await withPipeline(options, { preload: task.preload, isEncrypted, suffix }, async (database, pipeline) => {
+    const { servers, workload, onProgress } = options
+    const tables = task.preload.map(({ table }) => table)
+    const replication: BenchReplication = { number: 1, tableNames: tables.map(({ name }) => name) }
+    const endLsn = task.tag === 'backlog' ? await makeBacklog(options, { database, pipeline, replication, task }) : null
+    await database.client.query('CHECKPOINT')
+    const timeReferences = async (place: 'before' | 'after'): Promise<readonly (readonly [ReferenceName, number])[]> =>
+      endLsn === null ? await timeCopies(options, database, task, place) : await timeDrains(options, database, { replication, endLsn, place })
+
+    const referenceCpu = await postgresCpuMeter(servers)
+    const before = await timeReferences('before')
+    const referencePostgresCpuSeconds = before.length === 0 ? null : await referenceCpu()
+    onProgress(`${workload.name}: syncChanges …`)
+    let closeSeconds: number | null = null
+    const { result, usage } = await measureUsage(
+      servers,
+      pipeline,
+      async () => await pipeline.sync(replication),
+      async () => {
+        closeSeconds = (await waitUntilClosed(pipeline.fileOf(1), CLOSE_TIMEOUT_MS)) / 1000
+      },
+    )
+    const after = await timeReferences('after')
+    const expected = task.tag === 'backlog' ? task.expected : null
+    return {
+      ...NOTHING_MEASURED,
+      ...usage,
+      seconds: result.seconds,
+      activities: result.activities,
+      closeSeconds,
+      references: joinTimes([...before, ...after]),
+      referencePostgresCpuSeconds,
+      faults: [...(await compareRows(database.client, pipeline.fileOf(1), tables)), ...countFaults(result, expected)],
+    }
+  })
+}
+
+/** The seconds of each reference, in the order in which they were taken. */
+export function joinTimes(times: readonly (readonly [ReferenceName, number])[]): readonly ReferenceTimes[] {
+  const names = [...new Set(times.map(([name]) => name))]
+  return names.map((name) => ({ name, seconds: times.flatMap(([other, seconds]) => (other === name ? [seconds] : [])) }))
+}
+
+function countFaults({ result }: SyncRun, expected: BacklogTask['expected'] | null): readonly string[] {
+  if (expected === null) return []
+  const total = { inserts: 0, updates: 0, deletes: 0 }
+  for (const { inserts, updates, deletes } of Object.values(result.tables)) {
+    total.inserts += inserts
+    total.updates += updates
+    total.deletes += deletes
+  }
+  if (total.inserts === expected.inserts && total.updates === expected.updates && total.deletes === expected.deletes) return []
+  return [`syncChanges reported ${total.inserts} inserts, ${total.updates} updates, ${total.deletes} deletes instead of ${expected.inserts}, ${expected.updates}, ${expected.deletes}`]
+}
+
+/** Initial load, twin slots, and then the changes that are to be drained. Returns where they end. */
+export async function makeBacklog(
+  { workload, onProgress }: RunOptions,
+  parts: { readonly database: BenchDatabase; readonly pipeline: BenchPipeline; readonly replication: BenchReplication; readonly task: Pick<BacklogTask, 'changesSql'> },
+): Promise<string> {
+  const { database, pipeline, replication, task } = parts
+  await pipeline.sync(replication)
+  await waitUntilClosed(pipeline.fileOf(replication.number), CLOSE_TIMEOUT_MS)
+  for (const place of ['before', 'after']) await database.client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [twinOf(replication, place)])
+  onProgress(`${workload.name}: making changes …`)
+  await database.client.query(task.changesSql)
+  return await flushedLsn(database)
+}
+
+/** The position behind a commit that is flushed: the walsender sends no more than that. */
+export async function flushedLsn(database: BenchDatabase): Promise<string> {
+  await database.client.query('SET synchronous_commit = on; SELECT txid_current()')
+  const { rows } = await database.client.query<{ lsn: string }>('SELECT pg_current_wal_lsn()::text AS lsn')
+  return rows[0]?.lsn ?? ''
+}
+
+/** Slots that stand where ours does, for the references before and after. */
+function twinOf(replication: BenchReplication, place: string): string {
+  return `${slotNameOf(replication)}_${place}`
+}
+
+/** Times `pg_recvlogical`, on a slot that stands where ours does. */
+export async function timeDrains(
+  { servers: { postgres, programs }, peers, workload }: RunOptions,
+  database: BenchDatabase,
+  drain: { readonly replication: BenchReplication; readonly endLsn: string; readonly place: 'before' | 'after' },
+): Promise<readonly (readonly [ReferenceName, number])[]> {
+  const slot = { slotName: twinOf(drain.replication, drain.place), publicationName: publicationNameOf(drain.replication), endLsn: drain.endLsn }
+  const target = { postgres, database: database.name }
+  if (drain.place === 'after' && peers.dltSourcePath !== null && ['W1', 'W2'].includes(workload.name)) {
+    return [['dlt', await timeDlt(peers, database, { tag: 'changes', ...slot })]]
+  }
+  return programs.recvlogical === null ? [] : [['pg_recvlogical', await timeRecvlogical(programs.recvlogical, target, slot)]]
+}
+
+async function timeCopies(
+  { servers: { postgres, programs }, peers, workload }: RunOptions,
+  database: BenchDatabase,
+  { preload }: BacklogTask | SnapshotTask,
+  place: 'before' | 'after',
+): Promise<readonly (readonly [ReferenceName, number])[]> {
+  const names = preload.map(({ table }) => table.name)
+  const times: (readonly [ReferenceName, number])[] = []
+  if (programs.psql !== null) times.push(['COPY csv', await timeCopy(programs.psql, { postgres, database: database.name }, names)])
+  if (workload.name !== 'S1') return times
+  if (peers.duckdbExtensionPath !== null) times.push(['DuckDB postgres', await duckdbReference(peers.duckdbExtensionPath, database.url, names)])
+  if (peers.dltSourcePath !== null && place === 'after') times.push(['dlt', await timeDlt(peers, database, { tag: 'snapshot', tableNames: names })])
+  return times
+}
