@@ -1,4 +1,5 @@
 import type { TupleView } from './change.ts'
+import type { TableComparison } from './comparison.ts'
 import type { DelimitedText, Lines } from './delimited-text.ts'
 import type { DomainError, ErrorReport } from './errors.ts'
 import type { Lsn } from './lsn.ts'
@@ -83,6 +84,8 @@ export interface Destination {
    * what was dropped.
    */
   dropPipeline(key: PipelineKey, dropTables: boolean): Promise<readonly string[]>
+  /** To compare a table that is `streaming` with its source, beside whoever writes it. */
+  beginComparison(key: PipelineKey, table: TableRecord): Promise<TableComparison>
   /** Gives the handle back; the file is closed soon after the last one. */
   close(): Promise<void>
 }

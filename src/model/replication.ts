@@ -1,6 +1,7 @@
 import type { ReplicationSpec, XminSpec } from './spec.ts'
 import type { ChangeCounts, ReplicationProgress } from './status.ts'
 import type { ErrorReport } from './errors.ts'
+import type { VerifyRequest, VerifyResult } from './verification.ts'
 
 /**
  * # The engine's contract: what activities ask of it
@@ -38,6 +39,11 @@ export interface ReplicationEngine {
    * `context.signal` aborts; called again with the same `runId` it goes on where it was.
    */
   syncByXmin(request: XminRequest, context: OperationContext): Promise<XminResult>
+  /**
+   * Compares tables with their source for a while, beside the stream: that of the workflow which owns the slot, or one of its own where none does. Returns early
+   * when its time is over (between two ranges of a table), or soon after `context.signal` aborts; called again with the progress it goes on.
+   */
+  verify(request: VerifyRequest, context: OperationContext): Promise<VerifyResult>
 }
 
 export interface XminRequest {

@@ -116,6 +116,8 @@ export interface ChunkRequest {
   readonly hasColumnList: boolean
   /** Only row versions that this transaction (64 bits, with epoch) or a later one wrote, by `xmin`; absent = all. */
   readonly sinceXid?: bigint
+  /** Only rows with these keys (text of the key columns); absent = all. */
+  readonly keys?: readonly (readonly string[])[]
 }
 
 /** The copy cannot begin: the table has other columns or another key by now (null = it is not published, or not there, any more). */
@@ -208,6 +210,11 @@ export interface Source {
    * both copy and stream.
    */
   waitForRunningTransactions(onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void, signal: AbortSignal): Promise<void>
+  /**
+   * Waits until every transaction has ended that had written to the table when it was called, one whose commit waits for a synchronous standby included: what the
+   * stream has brought by then is visible to all snapshots that are taken afterwards. Tells who holds it up as above.
+   */
+  waitForWriters(table: TableSchema, onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void, signal: AbortSignal): Promise<void>
   /** Key ranges of about `targetRows` rows each, in key order, covering everything. */
   planChunks(table: TableSchema, request: PlanRequest): Promise<CopyPlan | ChangedTable>
   /**

@@ -119,6 +119,9 @@ export const SPEC_FIELDS = {
 /** What `dropReplication` takes beside the spec. */
 export const DROP_FIELDS = { confirm: requiredText, dropDestination: flag.nullish() } as const
 
+/** What `verifyReplication` takes beside the spec. */
+export const VERIFY_FIELDS = { repair: flag.nullish(), maxRowsPerSecond: positiveInteger.nullish() } as const
+
 /** What update `setOptions` takes. */
 export const OPTIONS_FIELDS = {
   targetBatchSize: SPEC_FIELDS.targetBatchSize,

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { DomainError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
 import { shellWord } from './remedy.ts'
-import { APPROVE_FIELDS, DROP_FIELDS, findUnsupported, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, XMIN_FIELDS } from './spec-parse-fields.ts'
+import { APPROVE_FIELDS, DROP_FIELDS, findUnsupported, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, VERIFY_FIELDS, XMIN_FIELDS } from './spec-parse-fields.ts'
 import { holdsSecret, looksLikeSecret } from './spec-parse-secrets.ts'
 import type { RunningOptions, UnresolvedSpec, UnresolvedXminSpec } from './spec.ts'
 
@@ -20,8 +20,16 @@ export interface DropOrder {
   readonly dropDestination: boolean
 }
 
+/** A verification as parsed. */
+export interface VerifyOrder {
+  readonly spec: UnresolvedSpec
+  readonly repair: boolean
+  readonly maxRowsPerSecond: number | null
+}
+
 const specSchema = z.strictObject(SPEC_FIELDS)
 const dropSchema = z.strictObject({ ...SPEC_FIELDS, ...DROP_FIELDS })
+const verifySchema = z.strictObject({ ...SPEC_FIELDS, ...VERIFY_FIELDS })
 const xminSchema = z.strictObject(XMIN_FIELDS)
 const retrySchema = z.strictObject(RETRY_FIELDS)
 const tablesSchema = z.strictObject(TABLES_FIELDS)
@@ -54,6 +62,14 @@ export function parseDropInput(input: unknown, origin: InputOrigin): DropOrder {
     throw invalidInput(`${origin.of}: confirm is not the slot's name`, `set confirm to ${fields.slotName}, if that is the slot to drop`)
   }
   return { spec: toSpec(fields), dropDestination: dropDestination ?? false }
+}
+
+/** Parses the input of `verifyReplication`. Throws as {@link parseReplicationInput} does. */
+export function parseVerifyInput(input: unknown, origin: InputOrigin): VerifyOrder {
+  const { repair, maxRowsPerSecond, ...fields } = parseObject(verifySchema, input, origin)
+  refuseUnsupported(findUnsupported(fields), origin)
+  if (fields.reset === true) throw invalidInput(`${origin.of}: reset would throw away what is to be compared`, 'leave reset out')
+  return { spec: toSpec(fields), repair: repair ?? false, maxRowsPerSecond: maxRowsPerSecond ?? null }
 }
 
 /** Parses the input of `syncByXmin`. Throws as {@link parseReplicationInput} does; what means a slot is refused with the reason. */

@@ -108,6 +108,14 @@ export interface DropReplicationInput extends ReplicationInput {
   readonly dropDestination?: boolean
 }
 
+/** Input of `verifyReplication`: a replication's spec, and what to do about differences. */
+export interface VerifyReplicationInput extends ReplicationInput {
+  /** Put the source's rows in the place of those that differ; default false. */
+  readonly repair?: boolean
+  /** Rows read at the source on average; default: as fast as it goes. */
+  readonly maxRowsPerSecond?: number
+}
+
 /** Input of the updates that need nothing. */
 export type EmptyInput = Readonly<Record<string, never>>
 

@@ -4,7 +4,7 @@ import { DomainError } from '../model/errors.ts'
 import type { KeyRange } from '../model/source.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { readKeyColumns } from './key-ranges.ts'
-import { quoteIdentifier, queryRows, type SqlClient } from './sql.ts'
+import { quoteIdentifier, quoteLiteral, queryRows, type SqlClient } from './sql.ts'
 import { findStoredTable } from './stored-table.ts'
 import { toDomainError } from './sqlstate.ts'
 
@@ -81,6 +81,16 @@ export async function readRows(
     throw toDomainError(error, { subject: subjectOf(table) })
   }
   return found
+}
+
+/** A condition on the rows of `alias` that have one of these keys, for statements that take no parameters. */
+export async function keyListPredicate(client: SqlClient, table: TableSchema, { alias, keys }: { readonly alias: string; readonly keys: readonly Key[] }): Promise<string> {
+  const columns = await readTypedKey(client, table)
+  if (keys.length === 0 || columns.length === 0) return 'false'
+  const arrays = transpose(keys, columns.length).map((values) => `ARRAY[${values.map(quoteLiteral).join(', ')}]::text[]`)
+  const names = columns.map((_, index) => `v${index}`).join(', ')
+  const matches = columns.map((column, index) => `${alias}.${quoteIdentifier(column.name)} ${operator(column, '=')} ${castTo(`k.v${index}`, column)}`)
+  return `EXISTS (SELECT FROM unnest(${arrays.join(', ')}) k(${names}) WHERE ${matches.join(' AND ')})`
 }
 
 /** A key column with its type for casts, and where its order's operators live (see {@link readKeyColumns}). */

@@ -10,6 +10,7 @@ import type { CopyConnection, CopyConnections } from './copy-connections.ts'
 import { packLines } from './copy-lines.ts'
 import { copyOut, type CopyOutOptions } from './copy-out.ts'
 import { readCopyRow } from './copy-text.ts'
+import { keyListPredicate } from './key-lookup.ts'
 import { keyRangePredicate, readKeyColumns } from './key-ranges.ts'
 import { beginWithTable, type KnownTable } from './locked-table.ts'
 import { xminPredicate } from './xmin-filter.ts'
@@ -20,6 +21,7 @@ import { toDomainError } from './sqlstate.ts'
 export interface CopyRequest extends KnownTable {
   readonly range: KeyRange
   readonly sinceXid?: bigint
+  readonly keys?: readonly (readonly string[])[]
   readonly signal: AbortSignal
 }
 
@@ -62,13 +64,14 @@ export async function beginCopy(connections: CopyConnections, request: CopyReque
     const key = request.range.lower === null && request.range.upper === null ? [] : await readKeyColumns(client, table)
     signal.throwIfAborted()
     const isNew = request.sinceXid === undefined ? null : xminPredicate(request.sinceXid, parseSnapshot(taken.snapshot))
-    const conditions = [keyRangePredicate(key, request.range), rowFilter === null ? null : `(${rowFilter})`, isNew].filter((condition) => condition !== null)
+    const isListed = request.keys === undefined ? null : await keyListPredicate(client, table, { alias: 'listed', keys: request.keys })
+    const conditions = [keyRangePredicate(key, request.range), rowFilter === null ? null : `(${rowFilter})`, isNew, isListed].filter((condition) => condition !== null)
     const columns = table.columns.map((column) => quoteIdentifier(column.name)).join(', ')
     const where = conditions.length === 0 ? '' : ` WHERE ${conditions.join(' AND ')}`
     return new SnapshotCopy({
       connection,
       subject,
-      query: `SELECT ${columns} FROM ${stored.from}${where}`,
+      query: `SELECT ${columns} FROM ${stored.from}${isListed === null ? '' : ' AS listed'}${where}`,
       columnCount: table.columns.length,
       snapshotText: taken.snapshot,
       snapshotLsn: asRecordEnd(parseLsn(taken.lsn)),

@@ -13,6 +13,7 @@ import { openReplicationStream } from './replication-stream.ts'
 import { waitForRunningTransactions } from './running-transactions.ts'
 import { readHealth, readIdentity, readSeenPosition } from './server.ts'
 import { connect, endQuietly } from './session.ts'
+import { waitForWriters } from './table-writers.ts'
 
 /**
  * The source of one publication (null = of the tables as they are, for reading without a slot): composes this folder's parts into the contract of model/source.ts. Short questions share one
@@ -61,6 +62,14 @@ export function createSource(credentials: SourceCredentials, publicationName: st
       const client = await connect(credentials)
       try {
         await waitForRunningTransactions(client, onWaiting, signal)
+      } finally {
+        await endQuietly(client)
+      }
+    },
+    waitForWriters: async (table, onWaiting, signal) => {
+      const client = await connect(credentials)
+      try {
+        await waitForWriters(client, table.oid, { onWaiting, signal })
       } finally {
         await endQuietly(client)
       }

@@ -8,6 +8,7 @@ import type {
 import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
+import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
 import { differentSource } from '../postgres/check-identity.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { dropSource } from '../postgres/drop.ts'
@@ -25,6 +26,7 @@ import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
 import { Spools } from './spools.ts'
 import { SlotSession } from './slot-session.ts'
+import { verify } from './verify-engine.ts'
 import { syncByXmin } from './xmin-engine.ts'
 import { carryOut } from './table-orders.ts'
 
@@ -231,6 +233,26 @@ class Engine implements ReplicationEngine {
       dropped.push(...(await destination.dropPipeline(key, request.dropDestination)))
       return { dropped }
     })
+  }
+
+  async verify(request: VerifyRequest, context: OperationContext): Promise<VerifyResult> {
+    const { spec } = request
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    if (!this.#dependencies.hasDestination(spec.destination)) throw await this.#missingState(spec, null)
+    return this.#withDestination(spec.destination, async (destination) =>
+      verify(
+        {
+          credentials,
+          destination,
+          key: keyOf(spec),
+          session: () => this.#sessionOf(spec),
+          runSlice: async (slice, sliceContext) => this.runSlice(slice, sliceContext),
+          missingState: async () => this.#missingState(spec, destination),
+        },
+        request,
+        context,
+      ),
+    )
   }
 
   async syncByXmin(request: XminRequest, context: OperationContext): Promise<XminResult> {

@@ -113,10 +113,7 @@ export class SlotSession {
         for (const record of records) this.#count(record)
       },
       onTableFailures: async (failures) => this.#stopTables(failures),
-      onMove: () => {
-        this.#catalog.pollIfDue()
-        this.#wake()
-      },
+      onMove: () => { this.#catalog.pollIfDue(); this.#wake() },
       onFailure: (error) => { this.#fail(error) },
     })
     this.#replays = new Replays({
@@ -158,6 +155,13 @@ export class SlotSession {
 
   get fence(): Fence {
     return this.#options.fence
+  }
+
+  /** Has everything been applied that committed before `lsn`? Where not, the server is asked how far it has come. */
+  hasApplied(lsn: Lsn): boolean {
+    if (this.#flow.appliedLsn >= lsn) return true
+    this.#flow.requestKeepalive()
+    return false
   }
 
   /** Does it run with these options? */
@@ -393,9 +397,7 @@ export class SlotSession {
       lookup: this.#lookup,
       signal,
       exclusive: async (work) => this.#records.run(work),
-      onActivity: (text) => {
-        this.#activity = text
-      },
+      onActivity: (text) => { this.#activity = text },
       spec: this.#options.spec,
       appliedLsn: () => this.#flow.appliedLsn,
       onWaiting: (pids, prepared) => {

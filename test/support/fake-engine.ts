@@ -16,10 +16,11 @@ import type {
 } from '../../src/model/replication.ts'
 import type { ReplicationSpec } from '../../src/model/spec.ts'
 import type { ReplicationProgress, TableState } from '../../src/model/status.ts'
+import type { VerifyProgress, VerifyRequest, VerifyResult } from '../../src/model/verification.ts'
 
 /** What the engine was asked, in order. */
 export interface EngineCall {
-  readonly name: 'initialize' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin'
+  readonly name: 'initialize' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin' | 'verify'
   readonly owner: string
   readonly detail?: unknown
   readonly spec?: ReplicationSpec
@@ -134,6 +135,16 @@ export class FakeEngine implements ReplicationEngine {
     return this.#call({ name: 'xmin', owner: context.owner, detail: request.spec }, async () =>
       Promise.resolve({ ended: 'done', tables: { 'public.orders': { rows: 10, watermark: '733' } }, failed: {}, warnings: ['deletes are not seen'] }),
     )
+  }
+
+  async verify(request: VerifyRequest, context: OperationContext): Promise<VerifyResult> {
+    const { spec, repair, maxRowsPerSecond, progress } = request
+    return this.#call({ name: 'verify', owner: context.owner, detail: { repair, maxRowsPerSecond, isFirst: progress === null }, spec }, async () => {
+      const table = { compared: 10, different: 1, repaired: repair ? 1 : 0 }
+      const differences = [{ kind: 'changed', key: ['7'] }] as const
+      const compared: VerifyProgress = { lsn: lsn(this.position), tables: { 'public.orders': table }, differences: { 'public.orders': differences }, notCompared: { 'public.items': 'it has stopped' }, warnings: ['a warning of it'], done: [1], current: null }
+      return Promise.resolve({ ended: progress === null ? 'time' : 'done', progress: compared })
+    })
   }
 
   /** Names of the calls since the beginning, without slices, for comparing. */

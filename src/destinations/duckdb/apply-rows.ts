@@ -16,6 +16,7 @@ import { microsText } from './table-writer.ts'
 import { toPostgresText } from './type-mapping.ts'
 import { fillMoves, fillUnchanged } from './unchanged.ts'
 import { addVersions, addWholeVersions } from './versions.ts'
+import { noteTouched } from './watched-rows.ts'
 
 /** The words of `_op` for the letters of a staged row. */
 const OP_WORD = "CASE op WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' WHEN 'X' THEN 'delete' WHEN 'S' THEN 'snapshot' ELSE 'insert' END"
@@ -73,7 +74,10 @@ export async function applyRows(
   misfits: Misfits | null = null,
 ): Promise<AppliedRows & { readonly deferred: readonly DeferredRows[] }> {
   const shapes = shapesOf(record, into)
-  if (canGoStraight(step, record) && !(await mayClearMarks(session, step, shapes))) {
+  const isWatched = session.watches.of(into) !== null
+  // Rows that the source wrote are a copy's, which nobody can watch.
+  if ((!isWatched || step.common !== null) && canGoStraight(step, record) && !(await mayClearMarks(session, step, shapes))) {
+    session.watches.void(into)
     await insertStraight(session, step, record, shapes)
     return { counts: step, seenLsn: ZERO_LSN, deferred: [] }
   }
@@ -116,6 +120,8 @@ async function countStaged(session: DatabaseSession): Promise<RowCounts> {
 
 async function applyStaged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<Lsn> {
   const seenLsn = await fillUnchanged(session, step, record, into, lookup)
+  const watch = session.watches.of(into)
+  if (watch !== null) await noteTouched(session, watch, step, record)
   for (const shape of shapesOf(record, into)) await applyToShape(session, step, record, shape)
   await session.run('DROP TABLE temp.staged_rows')
   return seenLsn

@@ -280,6 +280,7 @@ function withCounts(record: TableRecord, { inserts, updates, deletes }: RowCount
 
 async function applyStep({ session, lookup }: Work, step: Exclude<Step, RowsStep>, table: { readonly record: TableRecord; readonly mode: AlterMode }): Promise<TableRecord> {
   const { record, mode } = table
+  session.watches.void(record.target)
   switch (step.tag) {
     case 'truncate':
       return applyTruncate(session, step, table, lookup)

@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path'
 import { DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api'
 import { DomainError } from '../../model/errors.ts'
 import { finalOpenError } from './open-error.ts'
+import { Watches } from './watched-rows.ts'
 
 export interface DatabaseSettings {
   /** File path; parent folders are made. */
@@ -24,7 +25,7 @@ const DEFAULT_THREADS = 1
 const DEFAULT_MEMORY_LIMIT = '2GB'
 
 /**
- * One open DuckDB file of this process: one writing connection, used by one caller at a time.
+ * One open DuckDB file of this process: one writing connection, used by one caller at a time, and one that reads beside it.
  *
  * States: open (users > 0) → lingering (no user, timer runs) → closed; a new user within the time takes it back to open.
  */
@@ -35,7 +36,10 @@ export class Database {
   readonly #connection: DuckDBConnection
   /** Which file it is, whatever its name. */
   readonly #inode: bigint | null
+  readonly #watches = new Watches()
   #tail: Promise<unknown> = Promise.resolve()
+  #reader: DuckDBConnection | null = null
+  #readerTail: Promise<unknown> = Promise.resolve()
   #isBroken = false
 
   private constructor(path: string, instance: DuckDBInstance, connection: DuckDBConnection) {
@@ -78,7 +82,7 @@ export class Database {
 
   /** Runs `work` while nobody else uses the connection. */
   async exclusive<T>(work: (session: DatabaseSession) => Promise<T>): Promise<T> {
-    const run = this.#tail.then(async () => work(new DatabaseSession(this.#connection)))
+    const run = this.#tail.then(async () => work(new DatabaseSession(this.#connection, this.#watches)))
     this.#tail = run.catch((error: unknown) => {
       this.#isBroken ||= error instanceof Error && BREAKING_ERROR.test(error.message)
     })
@@ -102,6 +106,22 @@ export class Database {
     })
   }
 
+  /**
+   * Runs `work`, which writes to temporary tables alone, on another connection than the writer's: neither waits for the other. One caller at a time; temporary
+   * tables are not those of {@link exclusive}.
+   */
+  async reading<T>(work: (session: DatabaseSession) => Promise<T>): Promise<T> {
+    const run = this.#readerTail.then(async () => {
+      if (this.#reader === null) {
+        this.#reader = await this.#instance.connect()
+        await this.#reader.run("SET TimeZone = 'UTC'")
+      }
+      return work(new DatabaseSession(this.#reader, this.#watches))
+    })
+    this.#readerTail = run.catch(() => undefined)
+    return run
+  }
+
   /** A file that was removed while it is open takes commits that nobody will ever read. */
   #requireFile(): void {
     if (inodeOf(this.path) === this.#inode) return
@@ -115,7 +135,8 @@ export class Database {
 
   /** Waits for the running user, then closes the file and removes its (empty) staging folder. */
   async close(): Promise<void> {
-    await this.#tail
+    await Promise.all([this.#tail, this.#readerTail])
+    this.#reader?.closeSync()
     // Closing would do it too, but on the event loop's own thread, for seconds after a long backlog.
     if (!this.#isBroken) await this.#connection.run('CHECKPOINT').catch(() => undefined)
     this.#connection.closeSync()
@@ -131,9 +152,12 @@ function inodeOf(path: string): bigint | null {
 /** Statements on the one connection. Values in errors are cut: DuckDB quotes them. */
 export class DatabaseSession {
   readonly #connection: DuckDBConnection
+  /** Of the file. */
+  readonly watches: Watches
 
-  constructor(connection: DuckDBConnection) {
+  constructor(connection: DuckDBConnection, watches: Watches) {
     this.#connection = connection
+    this.watches = watches
   }
 
   /** Runs one or more statements. Returns the number of rows that the last one changed. */

@@ -1,5 +1,6 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { TableComparison } from '../../model/comparison.ts'
 import { nextGeneration, replacingOf } from '../../model/destination.ts'
 import type {
   ApplyResult, Batch, Checkpoint, ChunkPosition, ChunkStage, Departure, Destination, Fence, ForeseenChange, Foresight, PipelineKey, PipelineState, Registration, RowLookup,
@@ -15,6 +16,7 @@ import { applyChunkStage, applyKeysStage, applyStages, failTable, isTransient, r
 import { carryShapes } from './carry-shapes.ts'
 import { DuckDbChunk } from './chunk-stage.ts'
 import { refusedColumnName, refusedSoftDelete } from './column-names.ts'
+import { DuckDbComparison } from './comparison.ts'
 import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable } from './checkpoint.ts'
 import { carriedColumns } from './columns.ts'
 import { comparePublished } from '../../pipeline/storage-diff.ts'
@@ -318,6 +320,10 @@ class DuckDbDestination implements Destination {
     })
     rmSync(this.spoolFolder(key), { recursive: true, force: true })
     return result
+  }
+
+  async beginComparison(key: PipelineKey, table: TableRecord): Promise<TableComparison> {
+    return Promise.resolve(new DuckDbComparison(this.#database, key, table))
   }
 
   async close(): Promise<void> {

@@ -31,6 +31,7 @@ interface Joining {
 export async function swapShapes(session: DatabaseSession, record: TableRecord): Promise<TableRecord> {
   const { copy, target } = record
   if (copy === null) return record
+  session.watches.void(target)
   const copies = shapesOf(record, copy.into)
   for (const [index, shape] of shapesOf(record, target).entries()) {
     const table = copies[index]?.table

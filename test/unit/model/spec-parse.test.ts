@@ -160,8 +160,8 @@ describe('parts of the contract that come later', () => {
   })
 
   it('refuses a whole workflow, after it has looked for credentials', () => {
-    expect(refusal(() => refuseNotYetSupported('verifyReplication', {}, origin)).error.message).toBe('verifyReplication is not yet supported')
-    const { text } = refusal(() => refuseNotYetSupported('verifyReplication', { source: 'postgres://u:hunter2@h/d' }, origin))
+    expect(refusal(() => refuseNotYetSupported('recover', {}, origin)).error.message).toBe('recover is not yet supported')
+    const { text } = refusal(() => refuseNotYetSupported('recover', { source: 'postgres://u:hunter2@h/d' }, origin))
     expect(text).toContain('temporal workflow delete')
     expect(text).not.toContain('hunter2')
   })

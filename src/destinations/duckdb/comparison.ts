@@ -1,0 +1,261 @@
+import type { Difference, Judgement, RangeComparison, Repair, Suspect, TableChanged, TableComparison } from '../../model/comparison.ts'
+import type { ChunkStage, PipelineKey, TableRecord } from '../../model/destination.ts'
+import { parseLsn, ZERO_LSN, type Lsn } from '../../model/lsn.ts'
+import { type Shape, shapesOf } from '../../model/shapes.ts'
+import type { KeyRange } from '../../model/source.ts'
+import { tableKey } from '../../model/table-schema.ts'
+import { columnsOf } from './added-columns.ts'
+import { readPipeline } from './checkpoint.ts'
+import { DuckDbChunk } from './chunk-stage.ts'
+import { comparedValue } from './compared-values.ts'
+import { liveNames, selectCurrent } from './current-rows.ts'
+import { type Database, type DatabaseSession, destinationError } from './database.ts'
+import { keyRangeCondition, sharesOrder } from './key-order.ts'
+import { mendRows } from './mend-rows.ts'
+import { quoteName } from './sql.ts'
+import { readStaged, stagedValue } from './staged-rows.ts'
+import { type RowsStep, stagingColumns } from './steps.ts'
+import { toPostgresText } from './type-mapping.ts'
+import { contentOf, contentOfCompared, createSuspects, keyColumns, type Watch } from './watched-rows.ts'
+
+const SHAPE_CHANGED: TableChanged = { tag: 'changed', reason: 'shape' }
+const VALUE_MISFIT: TableChanged = { tag: 'changed', reason: 'value' }
+
+/** Of temporary tables, and of staging files. */
+let comparisons = 0
+
+/** See the contract in model/comparison.ts. Everything is compared on the reading connection; only watch and repair are on the writer's. */
+export class DuckDbComparison implements TableComparison {
+  readonly table: TableRecord
+  readonly isRanged: boolean
+  readonly #database: Database
+  readonly #pipeline: PipelineKey
+  readonly #name = `compared_${String(comparisons++)}`
+  readonly #shapes: readonly Shape[]
+  #files = 0
+  #watch: Watch | null = null
+
+  constructor(database: Database, pipeline: PipelineKey, table: TableRecord) {
+    this.table = table
+    this.#database = database
+    this.#pipeline = pipeline
+    this.#shapes = shapesOf(table, table.target)
+    this.isRanged = table.key.length > 0 && keyColumns(table).every(sharesOrder)
+  }
+
+  newRows(): ChunkStage {
+    const position = { index: 0, snapshot: '', lsn: ZERO_LSN, rowLsn: ZERO_LSN, timeMicros: 0n }
+    return new DuckDbChunk(this.#database.stagingDirectory, `${this.#name}-${String(this.#files++)}`, this.table, position)
+  }
+
+  async compare(rows: readonly ChunkStage[], range: KeyRange, reachedLsn: Lsn): Promise<RangeComparison | TableChanged> {
+    const steps = stepsOf(rows)
+    if (steps === null) return VALUE_MISFIT
+    return this.#read(reachedLsn, async (session) => {
+      await this.#load(session, steps)
+      const where = keyRangeCondition(keyColumns(this.table), range)
+      let suspectCount = 0
+      await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_suspects (${this.#suspectColumns().join(', ')})`)
+      for (const shape of this.#shapes) {
+        const current = selectCurrent(shape, this.table, where)
+        if (this.table.key.length > 0 && (await this.#isEqual(session, current))) continue
+        suspectCount = await this.#suspect(session, current)
+      }
+      const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM temp.${this.#name}_rows`)
+      await session.run(`DROP TABLE temp.${this.#name}_rows`)
+      return { tag: 'compared', rowCount: Number(counted?.[0]), suspectCount }
+    })
+  }
+
+  async suspects(from: number, count: number): Promise<readonly Suspect[]> {
+    return this.#database.reading(async (session) => {
+      const width = this.#suspectColumns().length
+      const names = Array.from({ length: width }, (_, index) => `t${String(index)}`)
+      return (await session.rows(`SELECT ${names.join(', ')} FROM temp.${this.#name}_suspects ORDER BY rowid LIMIT ${String(count)} OFFSET ${String(from)}`)) as readonly Suspect[]
+    })
+  }
+
+  async watch(suspects: readonly Suspect[]): Promise<void> {
+    this.#watch = await this.#database.exclusive(async (session) => session.watches.begin(session, this.table, suspects))
+    await this.#database.reading(async (session) => createSuspects(session, `temp.${this.#name}_watched`, this.table, suspects))
+  }
+
+  async compareWatched(rows: ChunkStage, reachedLsn: Lsn): Promise<readonly Difference[] | TableChanged> {
+    const steps = stepsOf([rows])
+    if (steps === null) return VALUE_MISFIT
+    return this.#read(reachedLsn, async (session) => {
+      await this.#load(session, steps)
+      const found = new Map<number, { sourceRows: number; shapes: { index: number; rows: number }[] }>()
+      for (const [index, shape] of this.#shapes.entries()) {
+        for (const [place, sourceRows, ownRows] of await this.#differing(session, shape)) {
+          const difference = found.get(place) ?? { sourceRows, shapes: [] }
+          difference.shapes.push({ index, rows: ownRows })
+          found.set(place, difference)
+        }
+      }
+      await session.run(`DROP TABLE temp.${this.#name}_rows`)
+      return [...found].map(([place, difference]) => ({ place, ...difference })).sort((a, b) => a.place - b.place)
+    })
+  }
+
+  async judge(differences: readonly Difference[], repair: Repair | null): Promise<Judgement | TableChanged> {
+    const watch = this.#watch
+    if (watch === null) throw new RangeError('nothing is watched')
+    return this.#database.transaction(async (session) => {
+      const appliedLsn = await this.#comparable(session, null)
+      if (appliedLsn === null) return SHAPE_CHANGED
+      if (watch.isVoid) return { tag: 'judged', touched: new Set(differences.map(({ place }) => place)) }
+      const rows = (await session.rows(`SELECT DISTINCT n::INTEGER FROM ${watch.touched}`)) as readonly (readonly [number])[]
+      const touched = new Set(rows.map(([place]) => place))
+      const untouched = differences.filter(({ place }) => !touched.has(place))
+      if (repair !== null && untouched.length > 0) {
+        const steps = stepsOf([repair.rows])
+        if (steps === null) return VALUE_MISFIT
+        await mendRows(session, this.table, { differences: untouched, watched: watch.watched, select: this.#selectStaged(steps), appliedLsn, timeMicros: repair.timeMicros })
+      }
+      return { tag: 'judged', touched }
+    })
+  }
+
+  async unwatch(): Promise<void> {
+    if (this.#watch === null) return
+    this.#watch = null
+    await this.#database.exclusive(async (session) => session.watches.end(session, this.table))
+  }
+
+  async close(): Promise<void> {
+    await this.unwatch()
+    await this.#database.reading(async (session) => {
+      await session.run(['rows', 'suspects', 'watched', 'found'].map((name) => `DROP TABLE IF EXISTS temp.${this.#name}_${name}`).join('; '))
+    })
+  }
+
+  /** Reads in one transaction in which the table is as it is compared; a value that does not fit its column ends it. */
+  async #read<T>(reachedLsn: Lsn, work: (session: DatabaseSession) => Promise<T>): Promise<T | TableChanged> {
+    return this.#database.reading(async (session) => {
+      await session.run('BEGIN TRANSACTION')
+      try {
+        const result = (await this.#comparable(session, reachedLsn)) === null ? SHAPE_CHANGED : await work(session)
+        // Of temporary tables alone.
+        await session.run('COMMIT')
+        return result
+      } catch (error) {
+        await session.run('ROLLBACK').catch(() => undefined)
+        if (error instanceof Error && /^(Conversion|Invalid Input|Out of Range) Error/.test(error.message)) return VALUE_MISFIT
+        throw destinationError(error, `cannot compare ${tableKey(this.table.source)}`)
+      }
+    })
+  }
+
+  /** The applied position, where the table is what it was when the comparison began, and its rows stand where the stream is; else null. */
+  async #comparable(session: DatabaseSession, reachedLsn: Lsn | null): Promise<Lsn | null> {
+    const state = await readPipeline(session, this.#pipeline)
+    const now = state?.tables.find(({ oid, state: tableState }) => oid === this.table.oid && tableState !== 'removed')
+    if (state?.appliedLsn == null || now === undefined || !isComparable(now, reachedLsn)) return null
+    return shapeOf(now) === shapeOf(this.table) ? state.appliedLsn : null
+  }
+
+  async #load(session: DatabaseSession, steps: readonly RowsStep[]): Promise<void> {
+    await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_rows AS ${this.#selectStaged(steps)}`)
+  }
+
+  /** The source's rows under the names that they have here. */
+  #selectStaged(steps: readonly RowsStep[]): string {
+    const names = liveNames(this.table)
+    if (steps.length === 0) return `SELECT ${this.#live.map(({ type }, index) => `NULL::${type} AS ${names[index] ?? ''}`).join(', ')} WHERE false`
+    return steps
+      .map((step) => {
+        const values = step.columns.flatMap(({ name, isDropped }, index) => (isDropped ? [] : [`${stagedValue(step, index, this.table)} AS ${quoteName(name)}`]))
+        return `SELECT ${values.join(', ')} FROM ${readStaged(step, stagingColumns(step))}`
+      })
+      .join(' UNION ALL ')
+  }
+
+  get #live(): TableRecord['columns'] {
+    return columnsOf('merge', this.table.columns)
+  }
+
+  #suspectColumns(): readonly string[] {
+    const width = Math.max(1, this.table.key.length)
+    return Array.from({ length: width }, (_, index) => `t${String(index)} VARCHAR`)
+  }
+
+  /** Has each row of the source one that equals it, and are there no others? */
+  async #isEqual(session: DatabaseSession, current: string): Promise<boolean> {
+    const values = this.#live.map((column) => {
+      const name = quoteName(column.name)
+      return `${comparedValue(column, `s.${name}`)} IS NOT DISTINCT FROM ${comparedValue(column, `d.${name}`)}`
+    })
+    const rows = `temp.${this.#name}_rows`
+    const [counted] = await session.rows(
+      `SELECT (SELECT count(*) FROM ${rows}) = (SELECT count(*) FROM (${current})) AND (SELECT count(*) FROM ${rows}) = (SELECT count(*) FROM ${rows} s SEMI JOIN (${current}) d ON ${values.join(' AND ')})`,
+    )
+    return counted?.[0] === true
+  }
+
+  /** Adds those keys or contents to the suspects of which the two sides do not have the same rows. Returns how many there are by now. */
+  async #suspect(session: DatabaseSession, current: string): Promise<number> {
+    const names = this.#live.map(({ name }) => quoteName(name))
+    const compared = this.#live.map((column, index) => `${comparedValue(column, names[index] ?? '')} AS v${String(index)}`)
+    const values = compared.map((_, index) => `v${String(index)}`)
+    const key = keyColumns(this.table)
+    const texts = key.length === 0 ? [contentOfCompared(this.table, values)] : key.map(({ type }, index) => toPostgresText(type, `k${String(index)}`))
+    const keys = key.map(({ name }, index) => `${quoteName(name)} AS k${String(index)}`)
+    const grouped = [...key.map((_, index) => `k${String(index)}`), ...values].join(', ')
+    const side = (from: string, sign: string): string => `SELECT ${[...keys, ...compared, `${sign} AS side`].join(', ')} FROM ${from}`
+    const suspects = `temp.${this.#name}_suspects`
+    await session.run(
+      `INSERT INTO ${suspects} SELECT DISTINCT ${texts.join(', ')} FROM (SELECT ${grouped} FROM (${side(`temp.${this.#name}_rows`, '1')} UNION ALL ${side(`(${current})`, '-1')}) GROUP BY ${grouped} HAVING sum(side) <> 0)
+       EXCEPT SELECT * FROM ${suspects}`,
+    )
+    const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM ${suspects}`)
+    return Number(counted?.[0])
+  }
+
+  /** Watched places that differ in a shape, with the rows that the source has and those that are here. */
+  async #differing(session: DatabaseSession, shape: Shape): Promise<readonly (readonly [place: number, sourceRows: number, ownRows: number])[]> {
+    const names = liveNames(this.table)
+    const key = keyColumns(this.table)
+    const watched = `temp.${this.#name}_watched`
+    const values = this.#live.map((column, index) => `${comparedValue(column, `r.${names[index] ?? ''}`)} AS v${String(index)}`)
+    const matches = key.length === 0
+      ? `w.k0 = ${contentOf(this.table, names.map((name) => `r.${name}`))}`
+      : key.map(({ name }, index) => `r.${quoteName(name)} IS NOT DISTINCT FROM w.k${String(index)}`).join(' AND ')
+    // A history need not be folded whole.
+    const isIn = key.length === 0 || shape.kind !== 'append' ? null : `(${key.map(({ name }) => quoteName(name)).join(', ')}) IN (SELECT (${key.map((_, index) => `k${String(index)}`).join(', ')}) FROM ${watched})`
+    const side = (from: string, sign: string): string => `SELECT ${['w.n', ...values, `${sign} AS side`].join(', ')} FROM ${from} r JOIN ${watched} w ON ${matches}`
+    const grouped = ['n', ...this.#live.map((_, index) => `v${String(index)}`)].join(', ')
+    const rows = await session.rows(
+      `SELECT n::INTEGER, sum(s)::INTEGER, sum(d)::INTEGER FROM (
+         SELECT ${grouped}, count(*) FILTER (side = 1) AS s, count(*) FILTER (side = -1) AS d
+         FROM (${side(`temp.${this.#name}_rows`, '1')} UNION ALL ${side(`(${selectCurrent(shape, this.table, isIn)})`, '-1')}) GROUP BY ${grouped})
+       GROUP BY n HAVING bool_or(s <> d)`,
+    )
+    return (rows as readonly (readonly [number, unknown, unknown])[]).map(([place, sourceRows, ownRows]) => [place, Number(sourceRows), Number(ownRows)])
+  }
+}
+
+/** The rows that are staged; null where a value does not fit the columns that the table has here. */
+function stepsOf(stages: readonly ChunkStage[]): readonly RowsStep[] | null {
+  const steps: RowsStep[] = []
+  for (const stage of stages) {
+    if (!(stage instanceof DuckDbChunk)) throw new RangeError('rows of another destination')
+    for (const step of stage.toTableStage().steps) {
+      if (step.tag !== 'rows') return null
+      steps.push(step)
+    }
+  }
+  return steps
+}
+
+/** Does the table stand where the stream is? What was copied counts once the stream has passed its snapshots. */
+function isComparable({ state, quarantine, copy, target }: TableRecord, reachedLsn: Lsn | null): boolean {
+  if (state !== 'streaming' || quarantine !== null) return false
+  if (copy === null) return true
+  return tableKey(copy.into) === tableKey(target) && copy.chunks.every(({ done }) => done !== null && (reachedLsn === null || parseLsn(done.lsn) <= reachedLsn))
+}
+
+/** What must stay as it is while a table is compared. */
+function shapeOf({ target, columns, key }: TableRecord): string {
+  return JSON.stringify([target, columns.map(({ name, type, isDropped }) => [name, type, isDropped]), key])
+}

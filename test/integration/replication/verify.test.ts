@@ -1,0 +1,222 @@
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import type { ReplicationSpec } from '../../../src/model/spec.ts'
+import type { VerifyProgress } from '../../../src/model/verification.ts'
+import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await createDatabase(inject('postgresUrl'))
+})
+
+afterAll(async () => {
+  await database.drop()
+})
+
+/** A loaded pipeline over one new table of this name. */
+async function pipelineOf(name: string, ddl: string, given: Partial<ReplicationSpec> = {}): Promise<TestPipeline> {
+  const pipeline = new TestPipeline(database.url, specOf({ slotName: name, tableNames: [name], ...given }))
+  await pipeline.sql(ddl)
+  await pipeline.initialize()
+  await pipeline.copy()
+  await pipeline.catchUp()
+  return pipeline
+}
+
+async function dispose(pipeline: TestPipeline): Promise<void> {
+  const { slotName, publicationName } = pipeline.spec
+  await pipeline.engine.drop({ source: 'shop', destination: 'warehouse', slotName, publicationName, dropDestination: true }, pipeline.context())
+  await pipeline[Symbol.asyncDispose]()
+}
+
+async function verify(pipeline: TestPipeline, { repair = false, maxRowsPerSecond = null }: { repair?: boolean; maxRowsPerSecond?: number | null } = {}): Promise<VerifyProgress> {
+  const { ended, progress } = await pipeline.engine.verify({ spec: pipeline.spec, repair, maxRowsPerSecond, progress: null, maxMs: 240_000 }, pipeline.context())
+  expect(ended).toBe('done')
+  return progress
+}
+
+describe('verify of a replication that nothing runs', () => {
+  it('finds a changed, a missing, an extra and a duplicated row, names them by key, and repairs them', async () => {
+    const pipeline = await pipelineOf('v_basic', "CREATE TABLE v_basic (id int PRIMARY KEY, name text, n numeric(8,2)); INSERT INTO v_basic SELECT g, 'row ' || g, g / 3.0 FROM generate_series(1, 1000) g")
+    try {
+      const equal = await verify(pipeline)
+      expect(equal.tables).toEqual({ 'public.v_basic': { compared: 1000, different: 0, repaired: 0 } })
+      expect(equal.differences).toEqual({})
+      expect(equal.warnings).toEqual([])
+      expect(equal.lsn).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/)
+
+      await pipeline.write(`UPDATE public.v_basic SET name = 'by hand' WHERE id = 10; DELETE FROM public.v_basic WHERE id = 20;
+        INSERT INTO public.v_basic VALUES (5000, 'nobody''s', 1, 0); INSERT INTO public.v_basic SELECT * FROM public.v_basic WHERE id = 30`)
+      const found = await verify(pipeline)
+      expect(found.tables).toEqual({ 'public.v_basic': { compared: 1000, different: 4, repaired: 0 } })
+      expect([...(found.differences['public.v_basic'] ?? [])].sort((a, b) => Number(a.key?.[0]) - Number(b.key?.[0]))).toEqual([
+        { kind: 'changed', key: ['10'] },
+        { kind: 'missing', key: ['20'] },
+        { kind: 'duplicated', key: ['30'] },
+        { kind: 'extra', key: ['5000'] },
+      ])
+
+      expect((await verify(pipeline, { repair: true })).tables['public.v_basic']).toEqual({ compared: 1000, different: 4, repaired: 4 })
+      expect(differences(await pipeline.destinationRows('v_basic'), await pipeline.sourceRows('v_basic'))).toEqual({ missing: [], extra: [] })
+      expect((await verify(pipeline)).tables['public.v_basic']?.different).toBe(0)
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
+  it('finds differences in NULL and the empty text, the 17th digit, a TOASTed value, intervals, JSON, lists and bytes', async () => {
+    const pipeline = await pipelineOf(
+      'v_values',
+      `CREATE TABLE v_values (id int PRIMARY KEY, t text, f float8, big text, i interval, j jsonb, l text[], b bytea, at timestamptz, n numeric);
+       ALTER TABLE v_values ALTER big SET STORAGE EXTERNAL;
+       INSERT INTO v_values SELECT g, '', 0.1::float8 + 0.2::float8, repeat(md5(g::text), 200), '1 month', '{"a": 1}', '{a,NULL}', '\\x00ff', '2024-02-29 12:00:00.000001+00', 1.5 FROM generate_series(1, 20) g;
+       INSERT INTO v_values (id, f, i, l, at, n) VALUES (21, 'NaN', '-1 year +3 days', '{}', 'infinity', 12345678901234567890.123456789), (22, '-0', NULL, NULL, '0044-03-15 10:00:00 BC', NULL)`,
+    )
+    try {
+      expect((await verify(pipeline)).tables['public.v_values']).toEqual({ compared: 22, different: 0, repaired: 0 })
+      const changes = {
+        2: 't = NULL',
+        3: 'f = 0.3',
+        4: "big = replace(big, big[6400], 'x')",
+        5: "i = INTERVAL '2 months'",
+        6: `j = '{"a":1}'`,
+        7: "l = ['a', '']",
+        8: "b = '\\x00\\xFE'::BLOB",
+        9: "\"at\" = \"at\" + INTERVAL '1 microsecond'",
+        10: 'n = 1.500000001',
+      }
+      await pipeline.write(Object.entries(changes).map(([id, change]) => `UPDATE public.v_values SET ${change} WHERE id = ${id}`).join('; '))
+      const found = await verify(pipeline, { repair: true })
+      expect((found.differences['public.v_values'] ?? []).map(({ kind, key }) => `${kind} ${String(key?.[0])}`).sort()).toEqual(Object.keys(changes).map((id) => `changed ${id}`).sort())
+      expect((await verify(pipeline)).tables['public.v_values']?.different).toBe(0)
+      expect(differences(await pipeline.destinationRows('v_values'), await pipeline.sourceRows('v_values'))).toEqual({ missing: [], extra: [] })
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
+  it('compares a key in the order of a collation, a table without a key by whole rows, and what a partition lost', async () => {
+    const pipeline = await pipelineOf(
+      'v_more',
+      `CREATE TABLE v_more (country text COLLATE "en-x-icu", code varchar(9), v int, PRIMARY KEY (country, code));
+       INSERT INTO v_more SELECT (ARRAY['a','B','ä','Å',''])[1 + g % 5], 'c' || g, g FROM generate_series(1, 500) g;
+       CREATE TABLE v_heap (a int, b text, i interval); ALTER TABLE v_heap REPLICA IDENTITY FULL; INSERT INTO v_heap SELECT g % 3, NULL, '1 month' FROM generate_series(1, 300) g;
+       CREATE TABLE v_parts (id int, v text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+       CREATE TABLE v_parts_1 PARTITION OF v_parts FOR VALUES FROM (0) TO (100); CREATE TABLE v_parts_2 PARTITION OF v_parts FOR VALUES FROM (100) TO (200);
+       INSERT INTO v_parts SELECT g, 'v' || g FROM generate_series(0, 199) g`,
+      { tableNames: ['v_more', 'v_heap', 'v_parts'] },
+    )
+    try {
+      const none = { different: 0, repaired: 0 }
+      expect((await verify(pipeline)).tables).toEqual({ 'public.v_heap': { compared: 300, ...none }, 'public.v_more': { compared: 500, ...none }, 'public.v_parts': { compared: 200, ...none } })
+      await pipeline.write(`UPDATE public.v_more SET v = -1 WHERE code = 'c7'; DELETE FROM public.v_more WHERE code = 'c8'; INSERT INTO public.v_more VALUES ('zz', 'c9', 1, 0);
+        DELETE FROM public.v_parts WHERE id >= 100; INSERT INTO public.v_parts VALUES (-5, 'x', 0), (NULL, 'y', NULL);
+        DELETE FROM public.v_heap WHERE rowid IN (SELECT rowid FROM public.v_heap WHERE a = 1 LIMIT 2); INSERT INTO public.v_heap VALUES (2, NULL, INTERVAL '1 month', 0), (2, '', INTERVAL '1 month', 0), (0, NULL, INTERVAL '30 days', 0)`)
+      const found = await verify(pipeline, { repair: true })
+      expect(found.tables).toEqual({ 'public.v_heap': { compared: 300, different: 5, repaired: 5 }, 'public.v_more': { compared: 500, different: 3, repaired: 3 }, 'public.v_parts': { compared: 200, different: 102, repaired: 102 } })
+      expect(found.differences['public.v_parts']).toHaveLength(20)
+      expect(found.differences['public.v_heap']?.every(({ key }) => key === null)).toBe(true)
+      for (const table of ['v_more', 'v_heap', 'v_parts']) expect(differences(await pipeline.destinationRows(table), await pipeline.sourceRows(table)), table).toEqual({ missing: [], extra: [] })
+      expect((await verify(pipeline)).tables).toEqual({ 'public.v_heap': { compared: 300, ...none }, 'public.v_more': { compared: 500, ...none }, 'public.v_parts': { compared: 200, ...none } })
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
+  it('compares the current rows of every shape, and puts them right as a change behind all others', async () => {
+    const ddl = (name: string): string => `CREATE TABLE ${name} (id int PRIMARY KEY, v text); INSERT INTO ${name} SELECT g, 'v' || g FROM generate_series(1, 100) g`
+    const pipeline = await pipelineOf('v_shapes', `${ddl('v_shapes')}; ${ddl('v_soft')}; CREATE TABLE v_bag (v text); ALTER TABLE v_bag REPLICA IDENTITY FULL; INSERT INTO v_bag SELECT 'v' || g % 10 FROM generate_series(1, 100) g`, {
+      tableNames: ['v_shapes', 'v_soft', 'v_bag'],
+      writeMode: { v_shapes: ['scd2', 'append', 'merge'], v_soft: ['merge'], v_bag: ['append', 'scd2'] },
+      deleteMode: 'soft',
+    })
+    try {
+      await pipeline.sql("UPDATE v_shapes SET v = 'new' WHERE id <= 10; DELETE FROM v_shapes WHERE id > 90; DELETE FROM v_soft WHERE id > 90; DELETE FROM v_bag WHERE v = 'v9'; INSERT INTO v_bag VALUES ('v9')")
+      await pipeline.catchUp()
+      const equal = await verify(pipeline)
+      expect(equal.tables).toEqual({
+        'public.v_bag': { compared: 91, different: 0, repaired: 0 },
+        'public.v_shapes': { compared: 90, different: 0, repaired: 0 },
+        'public.v_soft': { compared: 90, different: 0, repaired: 0 },
+      })
+      await pipeline.write(`UPDATE public.v_shapes SET v = 'by hand' WHERE id = 3 AND _is_current; DELETE FROM public.v_shapes WHERE id = 4;
+        DELETE FROM public.v_shapes__changes WHERE id = 5; UPDATE public.v_shapes__changes SET v = 'by hand' WHERE id = 6;
+        DELETE FROM public.v_shapes__current WHERE id = 7; UPDATE public.v_shapes__current SET _deleted_at = NULL WHERE id = 95;
+        UPDATE public.v_soft SET _deleted_at = now() WHERE id = 1; INSERT INTO public.v_soft VALUES (1000, 'x', 0, NULL); UPDATE public.v_soft SET v = 'z' WHERE id = 2;
+        DELETE FROM public.v_bag WHERE rowid = 3; UPDATE public.v_bag__history SET v = 'q' WHERE rowid IN (4, 5) AND _is_current`)
+      const found = await verify(pipeline, { repair: true })
+      expect(found.tables['public.v_shapes']).toEqual({ compared: 90, different: 6, repaired: 6 })
+      expect(found.tables['public.v_soft']).toEqual({ compared: 90, different: 3, repaired: 3 })
+      expect(found.tables['public.v_bag']?.different).toBeGreaterThanOrEqual(3)
+      const again = await verify(pipeline)
+      expect(Object.values(again.tables).map(({ different }) => different)).toEqual([0, 0, 0])
+      // What was wrong is in the past of a history, and closed.
+      expect(await pipeline.query('SELECT count(*)::INTEGER, count(*) FILTER (_is_current)::INTEGER, count(DISTINCT id) FILTER (_is_current)::INTEGER FROM public.v_shapes WHERE _valid_to IS NULL OR NOT _is_current')).toEqual([[expect.any(Number), 90, 90]])
+      expect(await pipeline.query('SELECT v, _is_current, _valid_to IS NULL FROM public.v_shapes WHERE id = 3 ORDER BY _lsn')).toEqual([['v3', false, false], ['by hand', false, false], ['new', true, true]])
+      expect(await pipeline.query('SELECT _op, v FROM public.v_shapes__changes WHERE id = 6 ORDER BY _lsn, _seq')).toEqual([['snapshot', 'by hand'], ['update', 'by hand'], ['snapshot', 'new']])
+      // The stream goes on on top of it.
+      await pipeline.sql("UPDATE v_shapes SET v = 'last' WHERE id IN (3, 4, 5); DELETE FROM v_soft WHERE id IN (1, 2)")
+      await pipeline.catchUp()
+      expect(Object.values((await verify(pipeline)).tables).map(({ different }) => different)).toEqual([0, 0, 0])
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
+  it('waits for a transaction that has written to the table only where rows seem to differ, and says for whom', async () => {
+    const pipeline = await pipelineOf('v_open', "CREATE TABLE v_open (id int PRIMARY KEY, v text); INSERT INTO v_open SELECT g, 'v' || g FROM generate_series(1, 100) g")
+    const writer = await pipeline.source.connect()
+    try {
+      await writer.query("BEGIN; UPDATE v_open SET v = 'open' WHERE id = 1")
+      expect((await verify(pipeline)).tables['public.v_open']?.different).toBe(0)
+      await pipeline.write("UPDATE public.v_open SET v = 'by hand' WHERE id = 2")
+      let onWaiting: (activity: string) => void = () => undefined
+      const waiting = new Promise<string>((resolve) => { onWaiting = resolve })
+      const report = ({ activity }: { readonly activity: string }): void => { if (activity.includes('waiting for transactions')) onWaiting(activity) }
+      const running = pipeline.engine.verify({ spec: pipeline.spec, repair: true, maxRowsPerSecond: null, progress: null, maxMs: 240_000 }, { ...pipeline.context(), report })
+      const { rows } = await writer.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+      expect(await waiting).toContain(`pids ${String(rows[0]?.pid)}`)
+      await writer.query('COMMIT')
+      expect((await running).progress.tables['public.v_open']).toEqual({ compared: 100, different: 1, repaired: 1 })
+      await pipeline.catchUp()
+      expect(differences(await pipeline.destinationRows('v_open'), await pipeline.sourceRows('v_open'))).toEqual({ missing: [], extra: [] })
+    } finally {
+      writer.release()
+      await dispose(pipeline)
+    }
+  })
+
+  it('goes on after its time, tells what it cannot compare, and keeps to a number of rows a second', async () => {
+    const pipeline = await pipelineOf(
+      'v_slices',
+      `CREATE TABLE v_slices (id int PRIMARY KEY, v text); INSERT INTO v_slices SELECT g, 'v' || g FROM generate_series(1, 4000) g; ANALYZE v_slices;
+       CREATE TABLE v_stopped (id int PRIMARY KEY, v text); INSERT INTO v_stopped VALUES (1, '1')`,
+      { tableNames: ['v_slices', 'v_stopped'], columns: { v_stopped: { v: { dataType: 'BIGINT' } } } },
+    )
+    try {
+      await pipeline.sql("INSERT INTO v_stopped VALUES (2, 'no number')")
+      await pipeline.catchUp()
+      await pipeline.write("UPDATE public.v_slices SET v = 'by hand' WHERE id IN (5, 3990)")
+      const startMs = performance.now()
+      let progress: VerifyProgress | null = null
+      let slices = 0
+      for (let ended = 'time'; ended === 'time'; slices++) {
+        // Each begins one range at most.
+        const result = await pipeline.engine.verify({ spec: pipeline.spec, repair: false, maxRowsPerSecond: 2_000, progress, maxMs: slices === 0 ? 1 : 240_000 }, pipeline.context())
+        ended = result.ended
+        progress = JSON.parse(JSON.stringify(result.progress)) as VerifyProgress
+      }
+      expect(slices).toBeGreaterThan(1)
+      expect(performance.now() - startMs).toBeGreaterThan(1_500)
+      expect(progress?.tables).toEqual({ 'public.v_slices': { compared: 4000, different: 2, repaired: 0 } })
+      expect(progress?.notCompared).toEqual({ 'public.v_stopped': 'it has stopped (status tells why)' })
+      const aborted = new AbortController()
+      aborted.abort()
+      const { ended } = await pipeline.engine.verify({ spec: pipeline.spec, repair: false, maxRowsPerSecond: null, progress: null, maxMs: 240_000 }, { ...pipeline.context(), signal: aborted.signal })
+      expect(ended).toBe('aborted')
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+})
