@@ -17,6 +17,7 @@ import type {
 } from '../model/replication.ts'
 import { DomainError } from '../model/errors.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
+import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
 import { isUnexpected, safeStack, toFailure } from './failures.ts'
 import { heartbeatWhile, mustRunAgain, throwForEnding } from './heartbeat.ts'
 import { SessionKeeper } from './sessions.ts'
@@ -53,6 +54,8 @@ export interface ReplicationActivities {
   releaseReplication(request: { readonly spec: ReplicationSpec }): Promise<void>
   /** Reads for a while what was written since the last reading, without a slot. On cancel and worker shutdown it returns what it has done. */
   readByXmin(request: XminRequest): Promise<XminResult>
+  /** Compares tables with their source for a while. On cancel and worker shutdown it returns how far it has come. */
+  verifySlice(request: VerifyRequest): Promise<VerifyResult>
   dropSlotAndPublication(request: DropRequest): Promise<{ readonly dropped: readonly string[] }>
 }
 
@@ -144,6 +147,7 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
         },
       }),
     readByXmin: (request) => perform({ name: 'read by xmin', spec: null, run: (context) => engine.syncByXmin(request, context) }),
+    verifySlice: (request) => perform({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) }),
     dropSlotAndPublication: (request) => perform({ name: 'drop', spec: null, run: (context) => engine.drop(request, context) }),
   }
   return { activities, close: () => sessions.closeAll() }

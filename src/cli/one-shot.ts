@@ -1,19 +1,19 @@
 import type { Client } from '@temporalio/client'
-import { type Command, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
 
 import { configuredTaskQueue } from '../config.ts'
-import { parseDropInput, parseReplicationInput } from '../model/spec-parse.ts'
+import { parseDropInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { usageError } from './failure.ts'
 import { addSpecOptions, specInput } from './spec-options.ts'
 import { requireWorker } from './task-queue-pollers.ts'
 import { withClient, workflowInput } from './temporal.ts'
 
-/** Fields of a replication that say where it is; the only ones that a drop or a comparison needs of it. */
+/** Fields of a replication that say where it is; the only ones that a drop needs of it. */
 const IDENTIFYING_FIELDS = ['source', 'destination', 'slotName', 'publicationName', 'schemaName', 'tableNames', 'datasetName', 'writeMode']
 
 /** Adds a verb that runs a workflow to its end, for the pipeline of a workflow id or of spec options. */
-function pipelineCommand(program: Command, verb: string, description: string): Command {
+export function pipelineCommand(program: Command, verb: string, description: string): Command {
   const command = program
     .command(verb)
     .description(description)
@@ -27,18 +27,22 @@ interface GivenPipeline {
   readonly taskQueue: string
 }
 
-/** What the options say, over what the workflow was started with. */
-async function pipelineInput(client: Client, workflowId: string | undefined, command: Command): Promise<GivenPipeline> {
+/** What the options say, over what of the workflow's own input is wanted. */
+export async function pipelineInput(
+  client: Client,
+  { workflowId, command }: { readonly workflowId: string | undefined; readonly command: Command },
+  isWanted: (field: string) => boolean,
+): Promise<GivenPipeline> {
   const given = specInput(command)
   if (workflowId === undefined) return { fields: { ...given }, taskQueue: configuredTaskQueue(process.env) }
   const handle = client.workflow.getHandle(workflowId)
   const { taskQueue } = await handle.describe()
   const started = await workflowInput(client, handle)
-  const identifying = Object.entries(started).filter(([key]) => IDENTIFYING_FIELDS.includes(key))
-  return { fields: { ...Object.fromEntries(identifying), ...given }, taskQueue }
+  const wanted = Object.entries(started).filter(([field]) => isWanted(field))
+  return { fields: { ...Object.fromEntries(wanted), ...given }, taskQueue }
 }
 
-async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly taskQueue: string; readonly input: object }): Promise<unknown> {
+export async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly taskQueue: string; readonly input: object }): Promise<unknown> {
   const { taskQueue } = options
   await requireWorker(client, taskQueue)
   return await client.workflow.execute(workflowType, {
@@ -61,7 +65,7 @@ export function addDrop(program: Command): void {
   answer(command, async ([workflowId]): Promise<Answer> => {
     const { confirm, dropDestination } = command.opts<DropOptions>()
     return await withClient(async (client) => {
-      const { fields: pipeline, taskQueue } = await pipelineInput(client, workflowId, command)
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId, command }, (field) => IDENTIFYING_FIELDS.includes(field))
       const slotName = pipeline['slotName']
       if (typeof slotName !== 'string') throw usageError('which slot is to be dropped?', 'give the workflow id, or --slot and --publication')
       if (confirm === undefined) {
@@ -79,33 +83,4 @@ export function addDrop(program: Command): void {
 function droppedText(document: unknown): string {
   const dropped = typeof document === 'object' && document !== null && 'dropped' in document && Array.isArray(document.dropped) ? document.dropped : []
   return dropped.length === 0 ? 'nothing was left to drop' : dropped.map((name) => `dropped ${String(name)}`).join('\n')
-}
-
-interface VerifyOptions {
-  readonly repair?: true
-  readonly maxRowsPerSecond?: number
-}
-
-/** `verify`: compares source and destination. */
-export function addVerify(program: Command): void {
-  const command = pipelineCommand(program, 'verify', 'compare source and destination (not yet supported)')
-    .option('--repair', 'copy again what differs')
-    .option('--max-rows-per-second <rows>', 'spare the source', (text) => {
-      if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('it must be a whole number.')
-      return Number(text)
-    })
-  answer(command, async ([workflowId]) => {
-    const { repair, maxRowsPerSecond } = command.opts<VerifyOptions>()
-    return await withClient(async (client) => {
-      const { fields: pipeline, taskQueue } = await pipelineInput(client, workflowId, command)
-      parseReplicationInput(pipeline, { of: 'verifyReplication', storedIn: null })
-      const input = {
-        ...pipeline,
-        ...(repair === true ? { repair } : {}),
-        ...(maxRowsPerSecond === undefined ? {} : { maxRowsPerSecond }),
-      }
-      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${String(pipeline['slotName'])}`, taskQueue, input })
-      return { document, text: JSON.stringify(document, null, 2) }
-    })
-  })
 }

@@ -7,11 +7,12 @@ import { addConfig, addInit } from './config.ts'
 import { addControlVerbs } from './control.ts'
 import { addDoctor } from './doctor.ts'
 import { describeFailure } from './failure.ts'
-import { addDrop, addVerify } from './one-shot.ts'
+import { addDrop } from './one-shot.ts'
 import { addSchedule } from './schedule.ts'
 import { addShow } from './show.ts'
 import { addStart } from './start.ts'
 import { addStatus } from './status.ts'
+import { addVerify } from './verify.ts'
 
 function createProgram(isJson: boolean): Command {
   const program = new Command('temporal-pg-replication')

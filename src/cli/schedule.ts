@@ -2,15 +2,16 @@ import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOve
 import { type Command, InvalidArgumentError } from 'commander'
 
 import { configuredTaskQueue } from '../config.ts'
-import { parseReplicationInput, parseXminInput } from '../model/spec-parse.ts'
+import { type InputOrigin, parseReplicationInput, parseVerifyInput, parseXminInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { CliError, usageError } from './failure.ts'
 import { addSpecOptions, addTypeOption, checkedSpecInput, pipelineOf, specInput, typeOf } from './spec-options.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
+import { addVerifyOptions, verifyFields, type VerifyOptions } from './verify.ts'
 
 /** What a schedule can run; the first by default. */
-const WORKFLOW_TYPES = ['syncChanges', 'syncByXmin'] as const
+const WORKFLOW_TYPES = ['syncChanges', 'syncByXmin', 'verifyReplication'] as const
 /** One missed run is enough: each applies everything that was committed before it. */
 const DEFAULT_CATCHUP_WINDOW_MS = 600_000
 
@@ -35,14 +36,20 @@ interface TimingOptions {
   readonly now?: true
 }
 
-/** `schedule create|update|list|show|pause|unpause|trigger|delete`: Temporal schedules of `syncChanges` or `syncByXmin`. */
+/** `schedule create|update|list|show|pause|unpause|trigger|delete`: Temporal schedules of `syncChanges`, `syncByXmin` or `verifyReplication`. */
 export function addSchedule(program: Command): void {
-  const schedule = program.command('schedule').description('run syncChanges or syncByXmin by a Temporal schedule')
+  const schedule = program.command('schedule').description('run syncChanges, syncByXmin or verifyReplication by a Temporal schedule')
   addCreate(schedule)
   addUpdate(schedule)
   addList(schedule)
   addShow(schedule)
   addSimple(schedule)
+}
+
+/** Checks the input of a workflow type. */
+function parserOf(workflowType: string): (input: unknown, origin: InputOrigin) => unknown {
+  if (workflowType === 'syncByXmin') return parseXminInput
+  return workflowType === 'verifyReplication' ? parseVerifyInput : parseReplicationInput
 }
 
 function addText(text: string, previous: readonly string[] | undefined): readonly string[] {
@@ -71,16 +78,18 @@ function specOf(options: TimingOptions): ScheduleUpdateOptions['spec'] | null {
 function addCreate(schedule: Command): void {
   const command = addTimingOptions(schedule.command('create'))
     .description('make a schedule; a run that is still going when the next is due is not joined by it')
-    .argument('[scheduleId]', 'id of the schedule (default: sync-<slot>, or sync-xmin-<source>)')
+    .argument('[scheduleId]', 'id of the schedule (default: sync-<slot>, sync-xmin-<source>, or verify-<slot>)')
+    .option('--verify', 'compare source and destination: the same as --type verifyReplication')
     .option('--paused', 'make it paused')
     .option('--now', 'run once at once')
-  answer(addSpecOptions(addTypeOption(command, WORKFLOW_TYPES)), async ([given]) => {
-    const options = command.opts<TimingOptions>()
+  answer(addVerifyOptions(addSpecOptions(addTypeOption(command, WORKFLOW_TYPES))), async ([given]) => {
+    const options = command.opts<TimingOptions & VerifyOptions & { readonly verify?: true }>()
     const spec = specOf(options)
     if (spec === null) throw usageError('when is it to run?', 'give --every 5m, or --cron "0 * * * *"')
-    const workflowType = typeOf(command)
-    const input = checkedSpecInput(command, workflowType)
-    const workflowId = `sync-${pipelineOf(input)}`
+    const workflowType = options.verify === true ? 'verifyReplication' : typeOf(command)
+    const input = { ...checkedSpecInput(command, workflowType), ...verifyFields(options) }
+    parserOf(workflowType)(input, { of: workflowType, storedIn: null })
+    const workflowId = `${workflowType === 'verifyReplication' ? 'verify' : 'sync'}-${pipelineOf(input)}`
     const scheduleId = given ?? workflowId
     return await withClient(async (client) => {
       try {
@@ -108,16 +117,15 @@ function addUpdate(schedule: Command): void {
   const command = addTimingOptions(schedule.command('update'))
     .description('change a schedule; what is not given stays')
     .argument('<scheduleId>', 'id of the schedule')
-  answer(addSpecOptions(command), async ([scheduleId = '']) => {
-    const options = command.opts<TimingOptions>()
+  answer(addVerifyOptions(addSpecOptions(command)), async ([scheduleId = '']) => {
+    const options = command.opts<TimingOptions & VerifyOptions>()
     const spec = specOf(options)
-    const given = specInput(command)
+    const given = { ...specInput(command), ...verifyFields(options) }
     return await withSchedule(scheduleId, async (client) => {
       await client.schedule.getHandle(scheduleId).update((current) => {
         const input = { ...asObject(current.action.args?.[0]), ...given }
         const { workflowType } = current.action
-        const parse = workflowType === 'syncByXmin' ? parseXminInput : parseReplicationInput
-        parse(input, { of: workflowType, storedIn: null })
+        parserOf(workflowType)(input, { of: workflowType, storedIn: null })
         return {
           ...current,
           action: { ...current.action, args: [input] },
@@ -131,7 +139,7 @@ function addUpdate(schedule: Command): void {
 }
 
 function addList(schedule: Command): void {
-  answer(schedule.command('list').description('list the schedules of syncChanges and syncByXmin'), async () => {
+  answer(schedule.command('list').description('list the schedules of syncChanges, syncByXmin and verifyReplication'), async () => {
     return await withClient(async (client) => {
       const schedules = []
       for await (const summary of client.schedule.list()) {

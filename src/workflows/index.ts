@@ -17,13 +17,14 @@ export {
   stopSignal,
   stopUpdate,
 } from './messages.ts'
-export { verifyReplication } from './not-yet-supported.ts'
 export { replicate } from './replicate.ts'
 export { snapshotTables, type SnapshotTablesResult } from './snapshot-tables.ts'
 export { syncByXmin, type SyncByXminResult } from './sync-by-xmin.ts'
 export { syncChanges, type SyncChangesResult } from './sync-changes.ts'
+export { verifyReplication, type VerifyReplicationResult } from './verify-replication.ts'
 
 export type { ErrorKind, ErrorReport } from '../model/errors.ts'
-export type { ApproveSchemaChangeInput, ColumnHint, DropReplicationInput, EmptyInput, RemoveTablesInput, ReplicationInput, RetryFailedInput, SetOptionsInput, TablesInput, WriteMode, XminInput, XminWriteMode } from '../model/spec.ts'
+export type { ApproveSchemaChangeInput, ColumnHint, DropReplicationInput, EmptyInput, RemoveTablesInput, ReplicationInput, RetryFailedInput, SetOptionsInput, TablesInput, VerifyReplicationInput, WriteMode, XminInput, XminWriteMode } from '../model/spec.ts'
 export type { XminTableResult } from '../model/replication.ts'
+export type { NamedDifference, VerifiedTable } from '../model/verification.ts'
 export type { ChangeCounts, Phase, ReplicationStatus, TableState, TableStatus } from '../model/status.ts'

@@ -161,8 +161,15 @@ describe('a replication by the command line', () => {
     expect(await failure('recover', id)).toEqual(error('InvalidInput', /not yet supported/))
   })
 
-  it('refuses verify as not yet supported', async () => {
-    expect(await failure('verify', ...SPEC)).toEqual(error('InvalidInput', /not yet supported/))
+  it('verifies: a report, JSON, and exit code 1 where something differs or could not be compared', async () => {
+    const found = await run('verify', ...SPEC)
+    expect(found).toMatchObject({ exitCode: 1 })
+    expect(found.stdout).toMatch(/1 rows differ[\s\S]*public\.orders[\s\S]*changed 7[\s\S]*public\.items was not compared: it has stopped[\s\S]*warning: a warning of it/)
+    const repaired = await run('verify', ...SPEC, '--repair', '--json')
+    expect(repaired.exitCode).toBe(1)
+    expect(JSON.parse(repaired.stdout)).toMatchObject({ tables: { 'public.orders': { compared: 10, different: 1, repaired: 1 } } })
+    expect((await run('verify', ...SPEC, '--max-rows-per-second', '0')).exitCode).toBe(2)
+    expect((await run('verify')).exitCode).toBe(2)
   })
 
   it('names a workflow that does not exist', async () => {
@@ -295,5 +302,14 @@ describe('status --watch', () => {
     await untilPhase('streaming')
     await json('stop', id)
     expect(await run('status', id, '--watch')).toMatchObject({ exitCode: 0, stdout: matching(/stopped/) })
+  })
+
+  it('verifies on a schedule, with the options of a verification', async () => {
+    const made = await json('schedule', 'create', ...SPEC, '--verify', '--every', '1d', '--paused', '--repair', '--max-rows-per-second', '500')
+    expect(made).toMatchObject({ scheduleId: 'verify-shop_slot', workflowType: 'verifyReplication', workflowId: 'verify-shop_slot', input: { slotName: 'shop_slot', repair: true, maxRowsPerSecond: 500 } })
+    expect(await json('schedule', 'update', 'verify-shop_slot', '--max-rows-per-second', '700')).toMatchObject({ input: { repair: true, maxRowsPerSecond: 700 } })
+    await json('schedule', 'delete', 'verify-shop_slot')
+    // Of another type, these options mean nothing.
+    expect(await failure('schedule', 'create', ...SPEC, '--every', '1d', '--repair')).toEqual(error('InvalidInput', /repair is not a known field/))
   })
 })

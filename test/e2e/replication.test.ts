@@ -1,3 +1,4 @@
+import { DuckDBInstance } from '@duckdb/node-api'
 import type { WorkflowHandle } from '@temporalio/client'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
@@ -10,6 +11,8 @@ import {
   retryFailedUpdate,
   snapshotTables,
   stopUpdate,
+  verifyReplication,
+  type VerifyReplicationResult,
 } from '../../src/workflows/index.ts'
 import { destinationRows, differences, NO_DIFFERENCES, readFile, sourceRows } from '../support/comparison.ts'
 import { createDatabase, type TestDatabase } from '../support/servers.ts'
@@ -21,6 +24,8 @@ import { until, untilStatus } from '../support/workflow-harness.ts'
 const SLOT_LET_GO_MS = 10_000
 const SLOT_LET_GO_AFTER_TERMINATE_MS = 30_000
 const FILE_CLOSED_MS = 5_000
+
+let verifications = 0
 
 describe.each(testServers())('with the real worker and $name', ({ url }) => {
   /** What no version does in its own way. */
@@ -117,6 +122,41 @@ describe.each(testServers())('with the real worker and $name', ({ url }) => {
     }
     await harness.sync(input)
     await expectEqual('ends', ['t'])
+  })
+
+  itOnMain('verifies with nothing running and beside a running replicate, and repairs', async () => {
+    await source.query("CREATE SCHEMA proof; CREATE TABLE proof.t (id int PRIMARY KEY, note text); INSERT INTO proof.t SELECT g, 'n' || g FROM generate_series(1, 1000) g")
+    const input = { ...inputOf('proof'), tableNames: 't' }
+    await harness.sync(input)
+    await until(isFileFree, (isFree) => isFree, 15_000)
+    const instance = await DuckDBInstance.create(harness.file)
+    const connection = await instance.connect()
+    await connection.run("UPDATE proof.t SET note = 'by hand' WHERE id = 7; DELETE FROM proof.t WHERE id = 8")
+    connection.closeSync()
+    instance.closeSync()
+    await source.query("INSERT INTO proof.t VALUES (1001, 'not yet there')")
+    const verify = async (more: object = {}): Promise<VerifyReplicationResult> =>
+      harness.client.workflow.execute(verifyReplication, { taskQueue: harness.taskQueue, workflowId: `verify-${harness.taskQueue}-${String(verifications++)}`, args: [{ ...input, ...more }] })
+    const alone = await verify()
+    expect(alone).toMatchObject({ tables: { 'proof.t': { compared: 1001, different: 2, repaired: 0 } }, notCompared: {}, warnings: [] })
+    expect(alone.differences['proof.t']).toEqual(expect.arrayContaining([{ kind: 'changed', key: ['7'] }, { kind: 'missing', key: ['8'] }]))
+
+    const handle = await harness.startReplicate(input)
+    await untilStreaming(source, input.slotName)
+    const writers = new AbortController()
+    const writing = (async () => {
+      for (let value = 0; !writers.signal.aborted; value++) await source.query("UPDATE proof.t SET note = 'w' || $1 WHERE id % 100 = 50", [value])
+    })()
+    try {
+      expect((await verify({ repair: true })).tables).toEqual({ 'proof.t': { compared: 1001, different: 2, repaired: 2 } })
+      expect((await verify({ maxRowsPerSecond: 2_000 })).tables).toEqual({ 'proof.t': { compared: 1001, different: 0, repaired: 0 } })
+    } finally {
+      writers.abort()
+      await writing
+    }
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+    await harness.sync(input)
+    await expectEqual('proof', ['t'])
   })
 
   itOnMain('replicates a whole schema, with tables that come later', async () => {

@@ -578,11 +578,21 @@ describe('one-shot workflows', () => {
     expect(failure).toMatchObject({ type: 'InvalidInput', message: expect.stringContaining('syncByXmin takes no slotName') as string })
   })
 
-  it('refuses the workflows that come later', async () => {
-    for (const workflow of [verifyReplication]) {
-      const failure = await failureOf(harness.client.workflow.execute(workflow, { ...options(workflow.name), args: [{}] }))
-      expect(failure.type).toBe('InvalidInput')
-      expect(failure.message).toContain(`${workflow.name} is not yet supported`)
-    }
+  it('verifies in as many slices as it takes, and lets go of the slot', async () => {
+    const result = await harness.client.workflow.execute(verifyReplication, { ...options('verify'), args: [{ ...INPUT, repair: true, maxRowsPerSecond: 500 }] })
+    expect(result).toEqual({
+      lsn: '0/1000',
+      tables: { 'public.orders': { compared: 10, different: 1, repaired: 1 } },
+      differences: { 'public.orders': [{ kind: 'changed', key: ['7'] }] },
+      notCompared: { 'public.items': 'it has stopped' },
+      warnings: ['a warning of it'],
+    })
+    expect(engine.namesOf('verify').map(({ detail }) => detail)).toEqual([
+      { repair: true, maxRowsPerSecond: 500, isFirst: true },
+      { repair: true, maxRowsPerSecond: 500, isFirst: false },
+    ])
+    expect(engine.calls.at(-1)?.name).toBe('release')
+    const failure = await failureOf(harness.client.workflow.execute(verifyReplication, { ...options('refused'), args: [{ ...INPUT, reset: true }] }))
+    expect(failure).toMatchObject({ type: 'InvalidInput', message: expect.stringContaining('reset would throw away') as string })
   })
 })

@@ -24,6 +24,7 @@ import {
   stopUpdate,
   syncByXmin,
   syncChanges,
+  verifyReplication,
 } from '../../src/workflows/index.ts'
 import { FakeEngine, slotLost, sourceDown } from '../support/fake-engine.ts'
 import { INPUT, until, untilStatus, WorkflowHarness } from '../support/workflow-harness.ts'
@@ -144,6 +145,8 @@ const scenarios: Record<string, Scenario> = {
   'drop-replication': (harness) => oneShot(harness, dropReplication, { ...INPUT, confirm: INPUT.slotName }),
   'sync-by-xmin': (harness) => oneShot(harness, syncByXmin, { tableNames: ['orders'] }),
   'sync-by-xmin-refused': (harness) => oneShot(harness, syncByXmin),
+  'verify-replication': (harness) => oneShot(harness, verifyReplication, { ...INPUT, repair: true }),
+  'verify-replication-refused': (harness) => oneShot(harness, verifyReplication, { ...INPUT, reset: true }),
 }
 
 async function oneShot(harness: WorkflowHarness, workflow: { readonly name: string }, input: object = INPUT): Promise<WorkflowHandle> {

@@ -18,7 +18,7 @@ beforeAll(async () => {
 describe('workflows replay the histories that earlier versions wrote', () => {
   it('there are histories of every workflow', () => {
     const types = files.map((file) => /"workflowType": \{\s*"name": "(\w+)"/.exec(readFileSync(new URL(file, directory), 'utf8'))?.[1])
-    expect([...new Set(types)].toSorted()).toEqual(['dropReplication', 'initReplication', 'replicate', 'snapshotTables', 'syncByXmin', 'syncChanges'])
+    expect([...new Set(types)].toSorted()).toEqual(['dropReplication', 'initReplication', 'replicate', 'snapshotTables', 'syncByXmin', 'syncChanges', 'verifyReplication'])
   })
 
   it.each(files)('%s', async (file) => {

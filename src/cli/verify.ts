@@ -1,0 +1,99 @@
+import type { Command } from 'commander'
+import { InvalidArgumentError } from 'commander'
+
+import { parseVerifyInput } from '../model/spec-parse.ts'
+import type { NamedDifference, VerifiedTable } from '../model/verification.ts'
+import colors from '../terminal-colors.ts'
+import { type Answer, answer } from './answer.ts'
+import { usageError } from './failure.ts'
+import { pipelineCommand, pipelineInput, runToEnd } from './one-shot.ts'
+import { textTable } from './status-text.ts'
+import { asObject, withClient } from './temporal.ts'
+
+export interface VerifyOptions {
+  readonly repair?: true
+  readonly maxRowsPerSecond?: number
+}
+
+/** The options of a verification beside the spec's. */
+export function addVerifyOptions(command: Command): Command {
+  return command
+    .option('--repair', 'put the source\'s rows in the place of those that differ')
+    .option('--max-rows-per-second <rows>', 'spare the source: rows read on average', (text) => {
+      if (!/^[1-9]\d*$/.test(text)) throw new InvalidArgumentError('it must be a whole number.')
+      return Number(text)
+    })
+}
+
+/** What these options add to the input. */
+export function verifyFields({ repair, maxRowsPerSecond }: VerifyOptions): Readonly<Record<string, unknown>> {
+  return { ...(repair === true ? { repair } : {}), ...(maxRowsPerSecond === undefined ? {} : { maxRowsPerSecond }) }
+}
+
+/** `verify`: compares source and destination row by row. Exit code 1 where something differs, or could not be compared, and was not put right. */
+export function addVerify(program: Command): void {
+  const command = addVerifyOptions(pipelineCommand(program, 'verify', 'compare source and destination row by row, beside a running replication too'))
+  answer(command, async ([workflowId]): Promise<Answer> => {
+    return await withClient(async (client) => {
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId, command }, (field) => field !== 'reset')
+      const slotName = pipeline['slotName']
+      if (typeof slotName !== 'string') throw usageError('which replication is to be compared?', 'give the workflow id, or --slot and --publication')
+      const input = { ...pipeline, ...verifyFields(command.opts<VerifyOptions>()) }
+      parseVerifyInput(input, { of: 'verifyReplication', storedIn: null })
+      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${slotName}`, taskQueue, input })
+      const report = reportOf(document)
+      return { document, text: verifyText(report), exitCode: isClean(report) ? 0 : 1 }
+    })
+  })
+}
+
+interface Report {
+  readonly lsn: string | null
+  readonly tables: Readonly<Record<string, VerifiedTable>>
+  readonly differences: Readonly<Record<string, readonly NamedDifference[]>>
+  readonly notCompared: Readonly<Record<string, string>>
+  readonly warnings: readonly string[]
+}
+
+/** The result, of whatever version the worker is. */
+function reportOf(document: unknown): Report {
+  const { lsn, tables, differences, notCompared, warnings } = asObject(document)
+  return {
+    lsn: typeof lsn === 'string' ? lsn : null,
+    tables: asObject(tables) as Report['tables'],
+    differences: asObject(differences) as Report['differences'],
+    notCompared: asObject(notCompared) as Report['notCompared'],
+    warnings: Array.isArray(warnings) ? warnings.map(String) : [],
+  }
+}
+
+function isClean({ tables, notCompared }: Report): boolean {
+  return Object.keys(notCompared).length === 0 && Object.values(tables).every(({ different, repaired }) => different === repaired)
+}
+
+/** The report as a table, and the keys of rows that differ. */
+export function verifyText({ lsn, tables, differences, notCompared, warnings }: Report): string {
+  const rows = Object.entries(tables).map(([name, { compared, different, repaired }]) => [
+    name,
+    compared.toLocaleString('en'),
+    different === repaired ? different.toLocaleString('en') : colors.red(different.toLocaleString('en')),
+    repaired.toLocaleString('en'),
+  ])
+  const left = Object.values(tables).reduce((sum, { different, repaired }) => sum + different - repaired, 0)
+  const isWhole = Object.keys(notCompared).length === 0
+  const verdict = left > 0 ? colors.red(`${left.toLocaleString('en')} rows differ`) : isWhole ? colors.green('equal') : colors.yellow('equal, as far as was compared')
+  return [
+    `${verdict}${lsn === null ? '' : ` at LSN ${lsn}`}`,
+    ...(rows.length === 0 ? [] : [textTable(['table', 'compared', 'different', 'repaired'], rows)]),
+    ...Object.entries(differences).flatMap(([name, named]) => namedLines(name, named, tables[name]?.different ?? 0)),
+    ...Object.entries(notCompared).map(([name, reason]) => `${colors.red(`${name} was not compared`)}: ${reason}`),
+    ...warnings.map((warning) => `${colors.yellow('warning')}: ${warning}`),
+  ].join('\n')
+}
+
+function namedLines(name: string, named: readonly NamedDifference[], count: number): readonly string[] {
+  const lines = named.filter(({ key }) => key !== null).map(({ kind, key }) => `  ${kind} ${(key ?? []).map((value) => value ?? 'NULL').join(', ')}`)
+  const kinds = [...new Set(named.map(({ kind }) => kind))].join(', ')
+  if (lines.length === 0) return [`${name}: rows without a key: ${kinds}`]
+  return [`${name}:`, ...lines, ...(count > lines.length ? [`  and ${(count - lines.length).toLocaleString('en')} more`] : [])]
+}
