@@ -4,6 +4,7 @@ import { type ActivitySet, createActivities } from './activities/index.ts'
 import { type Config, resolveDestination, resolveSource } from './config.ts'
 import { closeIdleDatabases } from './destinations/duckdb/database.ts'
 import { openDuckDbDestination } from './destinations/duckdb/destination.ts'
+import { spoolFolderOf } from './destinations/duckdb/spool-folder.ts'
 import { createEngine } from './replication/engine.ts'
 
 export interface CompositionOptions {
@@ -22,6 +23,7 @@ export function composeActivities({ config, logger, taskQueueOf }: CompositionOp
       const { path, isLocalFile } = resolveDestination(config, name)
       return !isLocalFile || existsSync(path)
     },
+    spoolFolder: (name, key) => spoolFolderOf(resolveDestination(config, name).path, key),
     openDestination: async (name) => openDuckDbDestination(resolveDestination(config, name)),
   })
   const { activities, close } = createActivities({

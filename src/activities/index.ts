@@ -12,6 +12,8 @@ import type {
   RetryRequest,
   SliceRequest,
   SliceResult,
+  SpoolRequest,
+  SpoolResult,
   XminRequest,
   XminResult,
 } from '../model/replication.ts'
@@ -47,6 +49,8 @@ export interface ReplicationActivities {
   initializeReplication(request: InitializeRequest): Promise<InitializeResult>
   /** Copies and streams for a while. On cancel and worker shutdown it returns what it has done (facts 25). */
   replicateSlice(request: SliceRequest): Promise<SliceResult>
+  /** Watches the slot, and keeps its changes beside the destination while too much WAL is held back. On cancel it returns what is known. */
+  spoolChanges(request: SpoolRequest): Promise<SpoolResult>
   retryFailedTables(request: Omit<RetryRequest, 'owner'>): Promise<void>
   /** Adds, removes or copies anew tables beside those that go on. Ended early it has changed nothing, or all. */
   changeTables(request: ChangeTablesRequest): Promise<ChangeTablesResult>
@@ -134,6 +138,7 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
     initializeReplication: (request) =>
       perform({ name: 'initialize', spec: request.spec, run: (context) => engine.initialize(request, context) }),
     replicateSlice: (request) => perform({ name: 'slice', spec: request.spec, isRoutine: true, run: (context) => engine.runSlice(request, context) }),
+    spoolChanges: (request) => perform({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
     retryFailedTables: (request) =>
       perform({ name: 'retry tables', spec: request.spec, run: ({ owner }) => engine.retryTables({ ...request, owner }) }),
     changeTables: (request) => perform({ name: `${request.order.tag} tables`, spec: request.spec, run: (context) => engine.changeTables(request, context) }),

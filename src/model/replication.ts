@@ -32,6 +32,11 @@ export interface ReplicationEngine {
    * that go on. Throws before anything is changed; what is returned is durable. Repeated after a crash it comes to the same end.
    */
   changeTables(request: ChangeTablesRequest, context: OperationContext): Promise<ChangeTablesResult>
+  /**
+   * Watches the slot without touching the destination, and reads its stream into files beside it while more WAL is held back than the budget. Only what is
+   * durable there is confirmed. Returns soon after `context.signal` aborts; throws what no retry mends.
+   */
+  spool(request: SpoolRequest, context: OperationContext): Promise<SpoolResult>
   /** Drops slot and publication and, when asked, destination tables and state. Idempotent. */
   drop(request: DropRequest, context: OperationContext): Promise<{ readonly dropped: readonly string[] }>
   /**
@@ -132,7 +137,23 @@ export interface SliceResult {
   readonly toLsn: string
   /** Where `untilLsn` was `now`: the position it was resolved to, so that a next slice goes on to the same one. */
   readonly untilLsn: string | null
+  /** Is there a bound to the WAL that the slot shall hold back? Absent = not known. */
+  readonly hasWalBudget?: boolean
   /** The newest fault that was retried inside the slice and has not been followed by a success. */
+  readonly lastError?: ErrorReport
+}
+
+export interface SpoolRequest {
+  readonly spec: ReplicationSpec
+  readonly maxMs: number
+}
+
+/** What is known of the slot while the destination is not written to; null where nothing is. */
+export interface SpoolResult extends Pick<ReplicationProgress, 'asOf' | 'confirmedFlushLsn' | 'sourceLsn' | 'retainedWalBytes'> {
+  /** `noBudget`: there is nothing to watch for, as long as the options are these. */
+  readonly ended: 'noBudget' | 'time' | 'aborted'
+  readonly warnings: readonly string[]
+  /** A fault that has not been followed by a success. */
   readonly lastError?: ErrorReport
 }
 

@@ -36,6 +36,8 @@ export interface SourceHealth {
    * record is written.
    */
   readonly committedLsn: Lsn
+  /** `max_slot_wal_keep_size`; null = there is no bound. */
+  readonly maxSlotWalKeepBytes: number | null
   readonly slot: SlotState | null
 }
 

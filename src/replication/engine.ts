@@ -3,7 +3,7 @@ import { DomainError } from '../model/errors.ts'
 import { formatLsn, parseLsn, ZERO_LSN } from '../model/lsn.ts'
 import type {
   ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, ReleaseRequest, ReplicationEngine, RetryRequest,
-  SliceRequest, SliceResult, XminRequest, XminResult,
+  SliceRequest, SliceResult, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
 import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
@@ -24,8 +24,10 @@ import { knownNames } from './named-tables.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
+import { SpoolSlice } from './spool-slice.ts'
 import { Spools } from './spools.ts'
 import { SlotSession } from './slot-session.ts'
+import { covering, StreamSpool } from './stream-spool.ts'
 import { verify } from './verify-engine.ts'
 import { syncByXmin } from './xmin-engine.ts'
 import { carryOut } from './table-orders.ts'
@@ -34,6 +36,8 @@ import { carryOut } from './table-orders.ts'
 export interface EngineDependencies extends Destinations {
   /** Throws `InvalidInput` for an unknown name. */
   readonly credentialsOf: (sourceName: string) => SourceCredentials
+  /** As the destination's own, without opening it. */
+  readonly spoolFolder: (destinationName: string, key: PipelineKey) => string
   /** The most that a stopped table's changes may take; by default 1 GiB. */
   readonly tableSpoolBytes?: number
 }
@@ -139,12 +143,13 @@ class Engine implements ReplicationEngine {
       const before = await destination.loadPipeline(key)
       if (before?.appliedLsn == null) throw await this.#missingState(spec, destination)
       await requireOwner(before, context)
-      requireSameSource(before, await source.identify())
-      await requireSlot(source, spec, before)
+      const identity = await source.identify()
+      requireSameSource(before, identity)
+      spools = new Spools(destination.spoolFolder(key), identity, this.#dependencies.tableSpoolBytes)
+      await requireSlot(source, spec, { state: before, spools })
       const state = await destination.claim(key, context.owner, before.owner)
       const fence = fenceOf(key, state)
       const open = destination
-      spools = new Spools(destination.spoolFolder(key), this.#dependencies.tableSpoolBytes)
       const lost = spools.open(state.tables)
       if (lost.length > 0) await destination.saveTables(fence, lost)
       return new SlotSession({
@@ -214,6 +219,24 @@ class Engine implements ReplicationEngine {
         look: async (oids) => lookOnce(credentials, spec, oids),
       })
     })
+  }
+
+  async spool(request: SpoolRequest, context: OperationContext): Promise<SpoolResult> {
+    const { spec } = request
+    const key = keyOf(spec)
+    const session = this.#sessionOf(spec)
+    if (session !== undefined) await requireOwner({ key, owner: session.fence.owner }, context)
+    await this.#closeSession(spec)
+    // A destination that is not where it should be may be on a disk that is not there: files beside it would be of no use.
+    if (!this.#dependencies.hasDestination(spec.destination)) throw notThere(spec)
+    const source = createSource(this.#dependencies.credentialsOf(spec.source), spec.publicationName)
+    try {
+      const folder = this.#dependencies.spoolFolder(spec.destination, key)
+      const spool = new StreamSpool(folder, await source.identify())
+      return await new SpoolSlice(request, { source, spool, stagingFolder: folder, signal: context.signal, onActivity: (activity) => { context.report({ activity }) } }).run()
+    } finally {
+      await source.close()
+    }
   }
 
   async drop(request: DropRequest, context: OperationContext): Promise<{ readonly dropped: readonly string[] }> {
@@ -339,14 +362,14 @@ function requireSameSource(state: PipelineState, identity: SourceIdentity): void
   if (error !== null) throw error
 }
 
-/** The slot must not have passed what the destination holds: then changes would be missing for ever. */
-async function requireSlot(source: Source, spec: ReplicationSpec, state: PipelineState): Promise<void> {
+/** The slot must not have passed what the destination and the spool beside it hold: then changes would be missing for ever. */
+async function requireSlot(source: Source, spec: ReplicationSpec, { state, spools }: { readonly state: PipelineState; readonly spools: Spools }): Promise<void> {
   const { slot } = await source.health(spec.slotName)
   if (slot === null) throw slotLost(spec, 'does not exist any more')
   if (slot.walStatus === 'lost') throw slotLost(spec, 'was invalidated: the server removed WAL that it needs')
   const confirmed = slot.confirmedFlushLsn
   const applied = state.appliedLsn ?? ZERO_LSN
-  if (confirmed === null || confirmed <= applied) return
+  if (confirmed === null || covering(spools.stream.segments(), applied, confirmed) !== null) return
   throw slotLost(spec, `was made anew or read by somebody else: it stands at ${formatLsn(confirmed)}, the destination at ${formatLsn(applied)}`)
 }
 
@@ -355,6 +378,14 @@ function slotLost(spec: ReplicationSpec, what: string): DomainError {
     kind: 'SlotLost',
     message: `replication slot ${spec.slotName} of source ${spec.source} ${what}`,
     remedy: 'start with "reset": true: slot and tables are made anew',
+  })
+}
+
+function notThere({ destination }: ReplicationSpec): DomainError {
+  return new DomainError({
+    kind: 'DestinationFailed',
+    message: `destination ${destination} is not there`,
+    remedy: 'see that its disk is mounted; meanwhile the slot holds WAL back at the source',
   })
 }
 

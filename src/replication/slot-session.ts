@@ -19,6 +19,7 @@ import { isWorthKeeping, stopped } from './retry.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
 import { dropUnloaded, SnapshotLoader } from './snapshot-loader.ts'
+import { walBudgetOf, walWarnings } from './spool-slice.ts'
 import { Spools } from './spools.ts'
 import { StreamFlow } from './stream-flow.ts'
 import { TableRuntime } from './table-runtime.ts'
@@ -165,9 +166,9 @@ export class SlotSession {
   }
 
   /** Does it run with these options? */
-  hasOptionsOf({ targetBatchSize, flushSlot, schemaChanges }: ReplicationSpec): boolean {
+  hasOptionsOf(given: ReplicationSpec): boolean {
     const { spec } = this.#options
-    return spec.targetBatchSize === targetBatchSize && spec.flushSlot === flushSlot && spec.schemaChanges === schemaChanges
+    return (['targetBatchSize', 'flushSlot', 'schemaChanges', 'walBudgetBytes'] as const).every((option) => spec[option] === given[option])
   }
 
   /** The data plane's part of the status, from what is known now. */
@@ -178,7 +179,7 @@ export class SlotSession {
       appliedLsn,
       health: this.#health,
       lagMs: isBehind ? Math.max(0, Date.now() - Number(lastCommitTimeMicros / 1000n)) : 0,
-      warnings: [...this.#options.warnings, ...this.#warned],
+      warnings: [...this.#options.warnings, ...this.#warned, ...(this.#health === null ? [] : walWarnings(this.#options.spec, this.#health))],
     })
   }
 
@@ -234,6 +235,7 @@ export class SlotSession {
       fromLsn: formatLsn(fromLsn),
       toLsn: formatLsn(this.#flow.appliedLsn),
       untilLsn: outcome.untilLsn,
+      hasWalBudget: this.#health !== null && walBudgetOf(this.#options.spec, this.#health) !== null,
     }
   }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { TableRecord } from '../model/destination.ts'
 import { tableKey } from '../model/table-schema.ts'
 import { SpoolFile } from '../postgres/spool-file.ts'
+import { StreamSpool, type SpooledSource } from './stream-spool.ts'
 import { TableSpool } from './table-spool.ts'
 
 /** The most that one stopped table's changes may take; beyond it the table has to be copied anew. */
@@ -15,11 +16,14 @@ export const TABLE_SPOOL_BYTES = 2 ** 30
  */
 export class Spools {
   readonly folder: string
+  /** Of the whole stream, from before this session. */
+  readonly stream: StreamSpool
   readonly #limitBytes: number
   readonly #spools = new Map<number, TableSpool>()
 
-  constructor(folder: string, limitBytes = TABLE_SPOOL_BYTES) {
+  constructor(folder: string, source: SpooledSource, limitBytes = TABLE_SPOOL_BYTES) {
     this.folder = folder
+    this.stream = new StreamSpool(folder, source)
     this.#limitBytes = limitBytes
   }
 
@@ -76,9 +80,10 @@ export class Spools {
   }
 }
 
+/** Without the folder of the stream's own spool. */
 function filesOf(folder: string): readonly string[] {
   try {
-    return readdirSync(folder)
+    return readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile()).map(({ name }) => name)
   } catch {
     return []
   }

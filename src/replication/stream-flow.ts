@@ -5,6 +5,7 @@ import type { ReplicationStream, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { isBeside } from './finished-copies.ts'
 import type { SchemaWatcher } from './schema-watcher.ts'
+import { openSpooledStream } from './spooled-stream.ts'
 import type { Spools } from './spools.ts'
 import { StreamConsumer, type SealedBatch } from './stream-consumer.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -178,7 +179,7 @@ export class StreamFlow {
       onBoundary: () => { this.#sealWhenDue() },
       appliedLsn: this.#appliedLsn,
     })
-    const stream = await source.openStream({
+    const stream = await openSpooledStream(source, spools.stream, {
       slotName: spec.slotName,
       publicationName: spec.publicationName,
       startLsn: this.#appliedLsn,

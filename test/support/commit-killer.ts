@@ -6,7 +6,7 @@ export const COMMITS: readonly (keyof Destination)[] = [
   ...(['applyChunk', 'swapCopy', 'applyBatch', 'saveCheckpoint'] as const),
 ]
 
-class Killed extends Error {}
+export class Killed extends Error {}
 
 /** Lets the process die at one commit: before it, or after it and before anybody knows. */
 export class CommitKiller {

@@ -11,6 +11,8 @@ import type {
   RetryRequest,
   SliceRequest,
   SliceResult,
+  SpoolRequest,
+  SpoolResult,
   XminRequest,
   XminResult,
 } from '../../src/model/replication.ts'
@@ -20,7 +22,7 @@ import type { VerifyProgress, VerifyRequest, VerifyResult } from '../../src/mode
 
 /** What the engine was asked, in order. */
 export interface EngineCall {
-  readonly name: 'initialize' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin' | 'verify'
+  readonly name: 'initialize' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin' | 'verify' | 'spool'
   readonly owner: string
   readonly detail?: unknown
   readonly spec?: ReplicationSpec
@@ -89,6 +91,7 @@ export class FakeEngine implements ReplicationEngine {
         fromLsn: lsn(from),
         toLsn: lsn(this.position),
         untilLsn: request.untilLsn === null ? null : lsn(this.position),
+        hasWalBudget: request.spec.walBudgetBytes !== null,
       }
       return result
     })
@@ -121,6 +124,17 @@ export class FakeEngine implements ReplicationEngine {
         this.tables[`public.${name}`] = order.tag === 'remove' ? 'removed' : 'pending'
       }
       return { tables: this.#progress().tables, warnings: [`a warning of ${order.tag}`] }
+    })
+  }
+
+  async spool({ spec, maxMs }: SpoolRequest, context: OperationContext): Promise<SpoolResult> {
+    return this.#call({ name: 'spool', owner: context.owner, detail: { maxMs }, spec }, async () => {
+      const { asOf, confirmedFlushLsn, sourceLsn } = this.#progress()
+      const known = { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes: 77, warnings: ['a warning of the spool'] }
+      if (spec.walBudgetBytes === null) return { ...known, ended: 'noBudget' }
+      const endsAt = Date.now() + Math.min(this.maxSliceMs, maxMs)
+      while (Date.now() < endsAt && !context.signal.aborted) await pause(5)
+      return { ...known, ended: context.signal.aborted ? 'aborted' : 'time' }
     })
   }
 

@@ -6,9 +6,10 @@ import { DuckDBInstance } from '@duckdb/node-api'
 import pg from 'pg'
 import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import { openDuckDbDestination } from '../../src/destinations/duckdb/destination.ts'
+import { spoolFolderOf } from '../../src/destinations/duckdb/spool-folder.ts'
 import { toPostgresText } from '../../src/destinations/duckdb/type-mapping.ts'
 import type { Destination } from '../../src/model/destination.ts'
-import type { ChangeTablesResult, OperationContext, ReplicationEngine, SliceResult, TablesOrder } from '../../src/model/replication.ts'
+import type { ChangeTablesResult, OperationContext, ReplicationEngine, SliceResult, SpoolResult, TablesOrder } from '../../src/model/replication.ts'
 import type { ReplicationSpec } from '../../src/model/spec.ts'
 import { parseCredentials } from '../../src/postgres/credentials.ts'
 import { createEngine } from '../../src/replication/engine.ts'
@@ -52,6 +53,7 @@ export class TestPipeline implements AsyncDisposable {
       destinationNames: () => ['warehouse', 'second'],
       hasDestination: (name) => existsSync(this.fileOf(name)),
       ...limits,
+      spoolFolder: (name, key) => spoolFolderOf(this.fileOf(name), key),
       openDestination: async (name) => around(await openDuckDbDestination({ path: this.fileOf(name) })),
     })
     this.engine = new Proxy(engine, {
@@ -101,6 +103,26 @@ export class TestPipeline implements AsyncDisposable {
 
   async #streamUntil(untilLsn: string): Promise<SliceResult> {
     return this.engine.runSlice({ spec: this.spec, mode: 'stream', tableNames: null, untilLsn, maxBusyMs: 60_000, maxIdleMs: 60_000 }, this.context())
+  }
+
+  /** Keeps the stream beside the destination, until the slot has confirmed what is committed now, or (`isOver`) the test has seen enough. */
+  async spool(isOver: () => boolean = () => false): Promise<SpoolResult> {
+    const { rows } = await this.source.query('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+    const { lsn } = rows[0] as { lsn: string }
+    const ended = new AbortController()
+    const spooling = this.engine.spool({ spec: this.spec, maxMs: 240_000 }, { ...this.context(), signal: ended.signal })
+    spooling.catch(() => undefined)
+    const isConfirmed = async (): Promise<boolean> => {
+      const slot = await this.source.query('SELECT 1 FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::pg_lsn', [this.spec.slotName, lsn])
+      return slot.rowCount === 1
+    }
+    const watching = (async (): Promise<void> => {
+      while (!ended.signal.aborted && !isOver() && !(await isConfirmed())) await new Promise((resolve) => setTimeout(resolve, 50))
+    })()
+    await Promise.race([watching, spooling])
+    ended.abort()
+    await watching
+    return spooling
   }
 
   async release(): Promise<void> {

@@ -1,5 +1,4 @@
 import { rmSync } from 'node:fs'
-import { join } from 'node:path'
 import type { TableComparison } from '../../model/comparison.ts'
 import { nextGeneration, replacingOf } from '../../model/destination.ts'
 import type {
@@ -29,6 +28,7 @@ import { createTarget, newTarget } from './new-target.ts'
 import { foreignTarget, isSameName, leaveTable, renameTables, type Renaming } from './names.ts'
 import { quoteTable, quoteText } from './sql.ts'
 import { rehinted, retypeShapes } from './retype.ts'
+import { spoolFolderOf } from './spool-folder.ts'
 import { StagedBatch } from './staging.ts'
 import { swapShapes } from './swap.ts'
 import { targetColumns } from './type-mapping.ts'
@@ -152,7 +152,7 @@ class DuckDbDestination implements Destination {
   }
 
   spoolFolder(key: PipelineKey): string {
-    return join(`${this.#database.path}.spool`, `${encodeURIComponent(key.source)}.${key.slotName}`)
+    return spoolFolderOf(this.#database.path, key)
   }
 
   newBatch(): Batch {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { openDuckDbDestination } from '../../../src/destinations/duckdb/destination.ts'
+import { spoolFolderOf } from '../../../src/destinations/duckdb/spool-folder.ts'
 import { parseCredentials } from '../../../src/postgres/credentials.ts'
 import { createEngine } from '../../../src/replication/engine.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
@@ -29,6 +30,7 @@ it('refuses a source that the destination was not filled from, before its tables
     credentialsOf: () => parseCredentials(other.url),
     destinationNames: () => ['warehouse'],
     hasDestination: () => true,
+    spoolFolder: (_, key) => spoolFolderOf(pipeline.file, key),
     openDestination: async () => openDuckDbDestination({ path: pipeline.file }),
   })
   const { spec } = pipeline
