@@ -219,15 +219,6 @@ export function toSpec(fields: SpecFields): UnresolvedSpec {
   }
 }
 
-/** Fields and values of the contract that this version recognises and does not have yet: refused, never ignored. */
-export function findUnsupported(fields: Partial<SpecFields>): readonly string[] {
-  const found: readonly (readonly [string, boolean])[] = [
-    ['walBudgetBytes', fields.walBudgetBytes !== undefined && fields.walBudgetBytes !== null],
-    ['spoolBudgetBytes', fields.spoolBudgetBytes !== undefined && fields.spoolBudgetBytes !== null],
-  ]
-  return found.filter(([, isUsed]) => isUsed).map(([what]) => what)
-}
-
 function mapValues<T, U>(record: Readonly<Record<string, T>>, map: (value: T) => U): Record<string, U> {
   return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]))
 }

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { DomainError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
 import { shellWord } from './remedy.ts'
-import { APPROVE_FIELDS, DROP_FIELDS, findUnsupported, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, VERIFY_FIELDS, XMIN_FIELDS } from './spec-parse-fields.ts'
+import { APPROVE_FIELDS, DROP_FIELDS, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, VERIFY_FIELDS, XMIN_FIELDS } from './spec-parse-fields.ts'
 import { holdsSecret, looksLikeSecret } from './spec-parse-secrets.ts'
 import type { RunningOptions, UnresolvedSpec, UnresolvedXminSpec } from './spec.ts'
 
@@ -48,7 +48,6 @@ const MAX_SHOWN_ISSUES = 5
  */
 export function parseReplicationInput(input: unknown, origin: InputOrigin): UnresolvedSpec {
   const fields = parseObject(specSchema, input, origin)
-  refuseUnsupported(findUnsupported(fields), origin)
   const spec = toSpec(fields)
   refuseMeaningless(spec, origin)
   return spec
@@ -57,7 +56,6 @@ export function parseReplicationInput(input: unknown, origin: InputOrigin): Unre
 /** Parses the input of `dropReplication`; `confirm` must be the slot's name. Throws as {@link parseReplicationInput} does. */
 export function parseDropInput(input: unknown, origin: InputOrigin): DropOrder {
   const { confirm, dropDestination, ...fields } = parseObject(dropSchema, input, origin)
-  refuseUnsupported(findUnsupported(fields), origin)
   if (confirm !== fields.slotName) {
     throw invalidInput(`${origin.of}: confirm is not the slot's name`, `set confirm to ${fields.slotName}, if that is the slot to drop`)
   }
@@ -67,7 +65,6 @@ export function parseDropInput(input: unknown, origin: InputOrigin): DropOrder {
 /** Parses the input of `verifyReplication`. Throws as {@link parseReplicationInput} does. */
 export function parseVerifyInput(input: unknown, origin: InputOrigin): VerifyOrder {
   const { repair, maxRowsPerSecond, ...fields } = parseObject(verifySchema, input, origin)
-  refuseUnsupported(findUnsupported(fields), origin)
   if (fields.reset === true) throw invalidInput(`${origin.of}: reset would throw away what is to be compared`, 'leave reset out')
   return { spec: toSpec(fields), repair: repair ?? false, maxRowsPerSecond: maxRowsPerSecond ?? null }
 }
@@ -109,12 +106,13 @@ export function parseApproveInput(input: unknown, origin: InputOrigin): string {
 /** Parses the input of update `setOptions`: those that it names. Throws as {@link parseReplicationInput} does, and where it names none. */
 export function parseOptionsInput(input: unknown, origin: InputOrigin): RunningOptions {
   const fields = parseObject(optionsSchema, input ?? {}, origin)
-  refuseUnsupported(findUnsupported(fields), origin)
-  const { targetBatchSize, flushSlot, schemaChanges } = fields
+  const { targetBatchSize, flushSlot, schemaChanges, walBudgetBytes, spoolBudgetBytes } = fields
   const options: RunningOptions = {
     ...(typeof targetBatchSize === 'number' ? { targetBatchSize } : {}),
     ...(typeof flushSlot === 'boolean' ? { flushSlot } : {}),
     ...(typeof schemaChanges === 'string' ? { schemaChanges } : {}),
+    ...(typeof walBudgetBytes === 'number' ? { walBudgetBytes } : {}),
+    ...(typeof spoolBudgetBytes === 'number' ? { spoolBudgetBytes } : {}),
   }
   if (Object.keys(options).length === 0) throw invalidInput(`${origin.of} names no option`, `give it one or more of ${Object.keys(OPTIONS_FIELDS).join(', ')}`)
   return options
@@ -138,7 +136,7 @@ export function refuseMoreArguments([input, ...more]: readonly unknown[], origin
 /** Refuses a part of the contract that this version does not have; first any credential in its input. */
 export function refuseNotYetSupported(what: string, input: unknown, origin: InputOrigin): never {
   refuseSecret(input, origin)
-  throw notYetSupported([what])
+  throw notYetSupported(what)
 }
 
 function parseObject<T extends z.ZodObject>(schema: T, input: unknown, origin: InputOrigin): z.output<T> {
@@ -219,13 +217,9 @@ function refuseMeaningless({ deleteMode, writeMode }: UnresolvedSpec, origin: In
   )
 }
 
-function refuseUnsupported(found: readonly string[], origin: InputOrigin): void {
-  if (found.length > 0) throw notYetSupported(found.map((what) => `${origin.of}: ${what}`))
-}
-
-function notYetSupported(what: readonly string[]): DomainError {
+function notYetSupported(what: string): DomainError {
   return invalidInput(
-    `${what.join(', ')} ${what.length === 1 ? 'is' : 'are'} not yet supported`,
+    `${what} is not yet supported`,
     'leave it out, or use a version that has it (see the changelog)',
   )
 }

@@ -136,7 +136,9 @@ export interface ApproveSchemaChangeInput {
 }
 
 /** Options of a replication that may be changed while it runs. */
-export type RunningOptions = Partial<Pick<ReplicationSpec, 'targetBatchSize' | 'flushSlot' | 'schemaChanges'>>
+export type RunningOptions = {
+  readonly [Option in 'targetBatchSize' | 'flushSlot' | 'schemaChanges' | 'walBudgetBytes' | 'spoolBudgetBytes']?: NonNullable<ReplicationSpec[Option]>
+}
 
 /** Input of update `setOptions`. */
 export type SetOptionsInput = Pick<ReplicationInput, 'targetBatchSize' | 'flushSlot' | 'schemaChanges' | 'walBudgetBytes' | 'spoolBudgetBytes'>

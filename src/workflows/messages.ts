@@ -45,7 +45,7 @@ export const MESSAGE_DESCRIPTIONS = {
   removeTables: 'Stop replicating tables; their rows stay unless dropDestination is true. Input: {"tableNames": ["schema.table"], "dropDestination": false}',
   resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}',
   approveSchemaChange: 'Let a table make the schema change that it waits at; status shows it. Input: {"table": "schema.table"}',
-  setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply"}',
+  setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply", "walBudgetBytes": 5000000000, "spoolBudgetBytes": 20000000000}',
   stop: 'End this workflow (COMPLETED) after the running commit and let go of the slot; a later start goes on exactly. Input: {}',
 } as const
 

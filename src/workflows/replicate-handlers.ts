@@ -127,7 +127,10 @@ async function pause(run: ReplicateRun): Promise<ReplicationStatus> {
 }
 
 function resume(run: ReplicateRun): ReplicationStatus {
+  const isWaiting = !run.state.isBusy
   if (run.state.isPauseRequested || run.state.isBackingOff) run.change(onResume(run.state))
+  // The slot may be watched meanwhile.
+  if (isWaiting) run.interrupt()
   return run.status
 }
 

@@ -32,9 +32,12 @@ import {
   onStopped,
   onStopRequested,
   onTablesRetried,
+  onWatched,
+  onWatchFault,
   type ReplicateState,
   statusOf,
   type Step,
+  watchMs,
 } from './replicate-state.ts'
 
 /** A run's history is kept short, so that a worker that takes it over replays it at once. */
@@ -57,6 +60,8 @@ export class ReplicateRun {
   /** Why the last order to retry tables was refused; the handlers that wait for it take it. */
   #refusal: ErrorReport | null = null
   #attemptCount = 0
+  /** How often somebody has done something that what runs has to make way for. */
+  #interruptCount = 0
   /** Why orders for tables were refused, by their numbers; whoever gave one takes it. */
   readonly #refusedOrders = new Map<number, ErrorReport>()
 
@@ -92,6 +97,7 @@ export class ReplicateRun {
 
   /** Ends the running activity early; it answers with what it has done. */
   interrupt(): void {
+    this.#interruptCount += 1
     this.#operation?.cancel()
   }
 
@@ -148,8 +154,14 @@ export class ReplicateRun {
   async #take(step: Exclude<Step, { tag: 'end' }>): Promise<void> {
     switch (step.tag) {
       case 'wait':
-        return condition(() => nextStep(this.#state).tag !== 'wait' || this.#mustContinueAsNew())
+        if (watchMs(this.#state) !== null) return this.#watch(() => nextStep(this.#state).tag !== 'wait')
+        return condition(() => nextStep(this.#state).tag !== 'wait' || watchMs(this.#state) !== null || this.#mustContinueAsNew())
       case 'backOff': {
+        if (watchMs(this.#state) !== null) {
+          await this.#watch(() => nextStep(this.#state).tag !== 'backOff')
+          if (nextStep(this.#state).tag === 'backOff') this.change(onBackOffOver(this.#state))
+          return
+        }
         const isWoken = await condition(() => nextStep(this.#state).tag !== 'backOff', step.delayMs)
         if (!isWoken) this.change(onBackOffOver(this.#state))
         return
@@ -218,6 +230,29 @@ export class ReplicateRun {
       }
       default:
         step satisfies never
+    }
+  }
+
+  /** Lets the slot be watched while nothing else is done. Makes way at once; after a fault it rests. */
+  async #watch(isOver: () => boolean): Promise<void> {
+    const maxMs = watchMs(this.#state) ?? 0
+    const scope = new CancellationScope({ cancellable: true })
+    this.#operation = scope
+    const watching = scope.run(async () => {
+      const { spec, taskQueue } = (this.#pipeline ??= await resolvePipeline(this.#spec, 'workflow'))
+      return activitiesOn(taskQueue, 'watch the slot', 'workflow').spoolChanges({ spec: { ...spec, ...this.#state.options, reset: false }, maxMs })
+    })
+    const outcome = await watching.then(
+      (value) => ({ tag: 'done', value }) as const,
+      (error: unknown) => ({ tag: 'failed', error }) as const,
+    )
+    this.#operation = null
+    if (outcome.tag === 'done') {
+      this.change(onWatched(this.#state, outcome.value))
+    } else if (!scope.consideredCancelled && !isCancellation(outcome.error)) {
+      this.change(onWatchFault(this.#state, faultOf(outcome.error)))
+      const before = this.#interruptCount
+      await condition(() => isOver() || this.#interruptCount > before, maxMs)
     }
   }
 

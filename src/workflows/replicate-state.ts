@@ -1,5 +1,6 @@
 import type { ErrorReport } from '../model/errors.ts'
-import type { ChangeTablesResult, InitializeResult, SliceResult, TablesOrder } from '../model/replication.ts'
+import type { ChangeTablesResult, InitializeResult, SliceResult, SpoolResult, TablesOrder } from '../model/replication.ts'
+import { parseLsn } from '../model/lsn.ts'
 import type { RunningOptions } from '../model/spec.ts'
 import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/status.ts'
 
@@ -26,6 +27,9 @@ import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/sta
  *
  * Orders for tables (`addTables` and its like) are carried out one after the other between two slices, in whichever phase; each is tried
  * once, and what does not come about is refused. A replication that has not begun yet is initialized first, whatever it waits for.
+ *
+ * While it is paused, or waits for a destination that is down, the slot is watched ({@link watchMs}) where there is a bound to the WAL that it shall hold
+ * back: an activity that does not touch the destination. It counts for nothing here, and makes way at once.
  *
  * `isBusy` is true while an activity runs that touches the source or the destination: `pause` and `stop` are in force when it is not.
  */
@@ -61,6 +65,10 @@ export interface ReplicateState {
   /** Slices since it last began to stream: the first ones are short, so that `status` is fresh when people look. */
   readonly slicesSinceStart: number
   readonly progress: ReplicationProgress | null
+  /** There is a bound to the WAL that the slot shall hold back. */
+  readonly hasWalBudget: boolean
+  /** What was seen of the slot since the last slice. */
+  readonly watched: Omit<SpoolResult, 'ended'> | null
   /** Of initialization. */
   readonly warnings: readonly string[]
 }
@@ -93,6 +101,12 @@ const MAX_BUSY_MS = 25_000
 const MAX_IDLE_MS = 120_000
 /** The end of the initial loads shows soon. */
 const MAX_IDLE_WHILE_COPYING_MS = 5_000
+/** The shortest back-off in which the slot is watched. */
+const MIN_WATCHED_MS = 30_000
+const NO_PROGRESS: ReplicationProgress = {
+  ...{ asOf: '', appliedLsn: null, confirmedFlushLsn: null, sourceLsn: null, lagBytes: null, lagMs: null, retainedWalBytes: null },
+  ...{ tables: {}, warnings: [] },
+}
 /** The first slice, and the one that shows that a fault is over. */
 const FIRST_SLICE_MS = 2_000
 
@@ -117,6 +131,8 @@ export function initialState(names: { readonly slotName: string; readonly public
     hasTablesToCopy: false,
     slicesSinceStart: 0,
     progress: null,
+    hasWalBudget: false,
+    watched: null,
     warnings: [],
   }
 }
@@ -136,7 +152,7 @@ export function phaseOf(state: ReplicateState): Phase {
 
 export function statusOf(state: ReplicateState): ReplicationStatus {
   const lastError = state.failure ?? state.fault
-  const { progress } = state
+  const progress = state.progress === null ? null : withWatched(state.progress, state.watched)
   return {
     asOf: progress?.asOf ?? state.startedAt,
     phase: phaseOf(state),
@@ -152,6 +168,35 @@ export function statusOf(state: ReplicateState): ReplicationStatus {
     warnings: [...new Set([...state.warnings, ...(progress?.warnings ?? [])])],
     ...(lastError === null ? {} : { lastError }),
   }
+}
+
+/** Figures of the slot that are newer than those of the last slice. */
+function withWatched(progress: ReplicationProgress, watched: ReplicateState['watched']): ReplicationProgress {
+  if (watched === null) return progress
+  const { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, warnings } = watched
+  const lagBytes = sourceLsn === null || progress.appliedLsn === null ? progress.lagBytes : Math.max(0, Number(parseLsn(sourceLsn) - parseLsn(progress.appliedLsn)))
+  return { ...progress, asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, lagBytes, warnings: [...progress.warnings, ...warnings] }
+}
+
+/** How long the slot is watched while nothing else is done; null = it is not. */
+export function watchMs(state: ReplicateState): number | null {
+  if (!state.hasWalBudget || !state.isInitialized) return null
+  const step = nextStep(state)
+  if (step.tag === 'wait') return state.failure === null ? MAX_IDLE_MS : null
+  // An outage of moments is not worth a connection.
+  if (step.tag === 'backOff' && state.fault?.type === 'DestinationFailed' && step.delayMs >= MIN_WATCHED_MS) return step.delayMs
+  return null
+}
+
+export function onWatched(state: ReplicateState, { ended, ...watched }: SpoolResult): ReplicateState {
+  return { ...state, watched, hasWalBudget: ended !== 'noBudget' }
+}
+
+/** Time may mend it; only a slot that is lost stays so. */
+export function onWatchFault(state: ReplicateState, fault: { readonly report: ErrorReport; readonly isRetryable: boolean }): ReplicateState {
+  if (fault.report.type === 'SlotLost') return onFault(state, fault)
+  const { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes } = withWatched(state.progress ?? NO_PROGRESS, state.watched)
+  return { ...state, watched: { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, warnings: [`the slot cannot be watched: ${fault.report.message}`] } }
 }
 
 export function nextStep(state: ReplicateState): Step {
@@ -219,6 +264,8 @@ export function onSlice(state: ReplicateState, result: SliceResult): ReplicateSt
     ...state,
     progress: result.progress,
     hasTablesToCopy: result.hasTablesToCopy,
+    hasWalBudget: result.hasWalBudget ?? false,
+    watched: null,
     fault: result.lastError ?? null,
     faultCount: 0,
     slicesSinceStart: state.slicesSinceStart + 1,
@@ -249,7 +296,7 @@ export function onRetryRefused(state: ReplicateState): ReplicateState {
 
 /** Options are others from the next activity on. */
 export function onOptions(state: ReplicateState, options: RunningOptions): ReplicateState {
-  return { ...state, options: { ...state.options, ...options } }
+  return { ...state, options: { ...state.options, ...options }, hasWalBudget: state.hasWalBudget || options.walBudgetBytes !== undefined }
 }
 
 /** Somebody orders something for tables; it is the last one's number that tells which. */

@@ -198,6 +198,31 @@ describe('with real PostgreSQL and DuckDB', () => {
     await expectEqual('asked', 'asked')
   })
 
+  it('a paused replication keeps its changes beside the destination, which readers have, and lets the slot go on; resumed it applies them', async () => {
+    const input = { ...inputOf('held'), walBudgetBytes: 1 }
+    const handle = await client.workflow.start(replicate, { ...options('held'), args: [input] })
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    const paused = await handle.executeUpdate(pauseUpdate, { args: [{}] })
+    expect(paused.phase).toBe('paused')
+    await source.query("INSERT INTO orders SELECT g, 'held' FROM generate_series(600000, 600499) g; UPDATE orders SET note = 'held too' WHERE id % 11 = 0")
+    const lsn = await currentLsn()
+    await until(
+      async () => (await source.query<{ lsn: string }>('SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = $1', [`held_${id}`])).rows[0]?.lsn ?? '0/0',
+      (confirmed) => parseLsn(confirmed) >= lsn,
+      60_000,
+    )
+    const rows = await until(async () => readFile(join(directory, 'warehouse.duckdb'), async (query) => query("SELECT count(*) FROM held.orders WHERE note = 'held'")).catch(() => null), (found) => found !== null)
+    expect(JSON.stringify(rows)).toContain('0')
+    await source.query("INSERT INTO orders SELECT g, 'afterwards' FROM generate_series(700000, 700099) g")
+    const last = await currentLsn()
+    const held = await untilStatus(handle, ({ warnings }) => warnings.join().includes('are in the spool beside the destination'), 60_000)
+    expect(held.phase).toBe('paused')
+    await handle.executeUpdate(resumeUpdate, { args: [{}] })
+    await untilStatus(handle, ({ appliedLsn }) => appliedLsn !== null && parseLsn(appliedLsn) >= last, 60_000)
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+    await expectEqual('held')
+  })
+
   it('a plain schedule of syncChanges brings the destination up to date each time', async () => {
     const schedule = await client.schedule.create({
       scheduleId: `nightly-${id}`,

@@ -293,6 +293,45 @@ describe('replicate', () => {
   })
 })
 
+describe('a bound to the WAL that the slot holds back', () => {
+  it('is watched while paused, which counts for nothing and makes way at once; without one nothing runs', async () => {
+    engine.maxSliceMs = 60_000
+    const handle = await harness.startReplicate()
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    expect((await handle.executeUpdate(pauseUpdate, { args: [{}] })).phase).toBe('paused')
+    expect(engine.namesOf('spool')).toEqual([])
+    expect((await handle.executeUpdate(setOptionsUpdate, { args: [{ walBudgetBytes: 5, spoolBudgetBytes: 6 }] })).phase).toBe('paused')
+    const call = await until(async () => engine.namesOf('spool').at(-1), (found) => found !== undefined)
+    expect(call?.spec).toMatchObject({ walBudgetBytes: 5, spoolBudgetBytes: 6 })
+    expect((await handle.query(statusQuery)).phase).toBe('paused')
+    // An order is carried out at once, and then it is watched again.
+    await handle.executeUpdate(addTablesUpdate, { args: [{ tableNames: ['more'] }] })
+    const status = await untilStatus(handle, ({ retainedWalBytes }) => retainedWalBytes === 77)
+    expect(status).toMatchObject({ phase: 'paused', warnings: expect.arrayContaining(['a warning of the spool']) as unknown })
+    await until(async () => engine.namesOf('spool').length, (count) => count > 1)
+    expect((await handle.executeUpdate(resumeUpdate, { args: [{}] })).phase).not.toBe('paused')
+    await untilStatus(handle, ({ phase, retainedWalBytes }) => phase === 'streaming' && retainedWalBytes === 0)
+    expect(engine.maxRunning).toBe(1)
+    await handle.executeUpdate(pauseUpdate, { args: [{}] })
+    await until(async () => engine.running, (running) => running === 1)
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+    expect((await handle.result()).phase).toBe('stopped')
+  })
+
+  it('shows in phase failed that the slot is lost', async () => {
+    const handle = await harness.startReplicate({ ...INPUT, walBudgetBytes: 5 })
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    engine.faults.spool = [sourceDown(), slotLost()]
+    engine.maxSliceMs = 100
+    await handle.executeUpdate(pauseUpdate, { args: [{}] })
+    await untilStatus(handle, ({ phase, warnings }) => phase === 'paused' && warnings.includes('the slot cannot be watched: the source refuses connections'))
+    // Somebody who does something has it watched again at once.
+    await handle.executeUpdate(setOptionsUpdate, { args: [{ walBudgetBytes: 6 }] })
+    expect((await untilStatus(handle, ({ phase }) => phase === 'failed')).lastError?.type).toBe('SlotLost')
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+  })
+})
+
 describe('setOptions', () => {
   it('is in force with the next slice, through pause and continue-as-new, and refuses what it does not know', async () => {
     engine.maxSliceMs = 60_000
@@ -314,7 +353,7 @@ describe('setOptions', () => {
       [{}, 'update setOptions names no option'],
       [{ targetBatchSize: 0 }, 'targetBatchSize must be at least 1'],
       [{ tableNames: 'x' }, 'tableNames is not a known field'],
-      [{ walBudgetBytes: 5 }, 'walBudgetBytes is not yet supported'],
+      [{ walBudgetBytes: 0 }, 'walBudgetBytes must be at least 1'],
     ] as const) {
       const failure = await failureOf(handle.executeUpdate('setOptions', { args: [input] }))
       expect(failure).toMatchObject({ type: 'InvalidInput', message: expect.stringContaining(message) as string })

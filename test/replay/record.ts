@@ -84,6 +84,21 @@ const scenarios: Record<string, Scenario> = {
     await handle.executeUpdate(stopUpdate, NOTHING)
     return handle
   },
+  'replicate-slot-watched-while-paused': async (harness, engine) => {
+    engine.maxSliceMs = 1_000
+    const handle = await harness.startReplicate({ ...INPUT, walBudgetBytes: 5 })
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    engine.faults.spool = [sourceDown()]
+    await handle.executeUpdate(pauseUpdate, NOTHING)
+    await untilStatus(handle, ({ warnings }) => warnings.some((warning) => warning.startsWith('the slot cannot be watched')))
+    await handle.executeUpdate(setOptionsUpdate, { args: [{ spoolBudgetBytes: 7 }] })
+    await until(async () => engine.namesOf('spool').length, (count) => count > 3)
+    await handle.executeUpdate(resyncTablesUpdate, { args: [{ tableNames: ['orders'] }] })
+    await handle.executeUpdate(resumeUpdate, NOTHING)
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    await handle.executeUpdate(stopUpdate, NOTHING)
+    return handle
+  },
   'replicate-options-set': async (harness, engine) => {
     engine.maxSliceMs = 60_000
     const handle = await harness.startReplicate()

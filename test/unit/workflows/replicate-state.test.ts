@@ -25,9 +25,12 @@ import {
   onStopped,
   onStopRequested,
   onTablesRetried,
+  onWatched,
+  onWatchFault,
   phaseOf,
   type ReplicateState,
   statusOf,
+  watchMs,
 } from '../../../src/workflows/replicate-state.ts'
 
 const start = initialState({ slotName: 's', publicationName: 'p', startedAt: '2026-01-01T00:00:00.000Z' })
@@ -270,5 +273,36 @@ describe('orders for tables', () => {
     const failed = onFault(streaming, { report: lost, isRetryable: false })
     expect(phaseOf(onOrderEnded(onOrder(failed, add), 1))).toBe('failed')
     expect(nextStep(onOrderEnded(onOrder(failed, add), 1)).tag).toBe('wait')
+  })
+})
+
+describe('watching the slot', () => {
+  const sliceOf = (hasWalBudget: boolean): SliceResult => ({
+    ...{ progress: progress({ a: 'streaming' }), ended: 'time', hasTablesToCopy: false, transactions: 0, changes: {}, copied: {} },
+    ...{ fromLsn: '0/10', toLsn: '0/10', untilLsn: null, hasWalBudget },
+  })
+  const running = (hasWalBudget: boolean): ReplicateState => onSlice(onInitialized(onResolved(start), { progress: progress({ a: 'streaming' }), warnings: [] }), sliceOf(hasWalBudget))
+  const seen = { asOf: '2026-01-01T00:01:00.000Z', confirmedFlushLsn: '0/30', sourceLsn: '0/50', retainedWalBytes: 9, warnings: ['w'] }
+  const full: ErrorReport = { type: 'DestinationFailed', message: 'full', remedy: 'make room' }
+
+  it('is done while paused, where there is a bound, and while a destination is down for long', () => {
+    expect(watchMs(onPause(running(true)))).toBe(120_000)
+    expect(watchMs(running(true))).toBeNull()
+    expect(watchMs(onPause(running(false)))).toBeNull()
+    expect(watchMs(onFault(onPause(running(true)), { report: lost, isRetryable: false }))).toBeNull()
+    const faults = (report: ErrorReport, count: number): ReplicateState =>
+      Array.from({ length: count }).reduce<ReplicateState>((state) => onFault(state, { report, isRetryable: true }), running(true))
+    expect([1, 5, 6, 9].map((count) => watchMs(faults(full, count)))).toEqual([null, null, 32_000, 60_000])
+    expect(watchMs(faults(down, 9))).toBeNull()
+  })
+
+  it('gives the status newer figures until the next slice, and ends where there is no bound any more', () => {
+    const watched = onWatched(onPause(running(true)), { ...seen, ended: 'time' })
+    expect(statusOf(watched)).toMatchObject({ phase: 'paused', appliedLsn: '0/10', lagBytes: 64, retainedWalBytes: 9, asOf: seen.asOf, warnings: ['of the stream', 'of both', 'w'] })
+    expect(statusOf(onSlice(onResume(watched), sliceOf(true)))).toMatchObject({ retainedWalBytes: null, warnings: ['of the stream', 'of both'] })
+    expect(watchMs(onWatched(watched, { ...seen, ended: 'noBudget' }))).toBeNull()
+    const rested = onWatchFault(watched, { report: down, isRetryable: true })
+    expect(statusOf(rested)).toMatchObject({ phase: 'paused', retainedWalBytes: 9, warnings: ['of the stream', 'of both', 'the slot cannot be watched: down'] })
+    expect(phaseOf(onWatchFault(watched, { report: lost, isRetryable: false }))).toBe('failed')
   })
 })
