@@ -217,6 +217,11 @@ export interface Source {
    * stream has brought by then is visible to all snapshots that are taken afterwards. Tells who holds it up as above.
    */
   waitForWriters(table: TableSchema, onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void, signal: AbortSignal): Promise<void>
+  /**
+   * Has the server flush soon what is in its WAL by now: the stream ends where that ends, and on an idle server what was written behind the last commit (reading
+   * writes too, where it tidies up pages) may wait for a quarter of a minute. Does nothing on a standby.
+   */
+  flushWal(): Promise<void>
   /** Key ranges of about `targetRows` rows each, in key order, covering everything. */
   planChunks(table: TableSchema, request: PlanRequest): Promise<CopyPlan | ChangedTable>
   /**

@@ -92,11 +92,21 @@ export async function isWaitedForBy(client: SqlClient, holder: number, pids: rea
  * Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
  */
 export async function readRunningTransactions(client: SqlClient): Promise<ReadonlySet<bigint>> {
+  await takeTransactionId(client)
+  return await readListedTransactions(client)
+}
+
+/**
+ * Runs a transaction that has an id, and so a commit record: within `wal_writer_delay` the server flushes all WAL before it. Needs no privilege. Does nothing
+ * on a standby.
+ *
+ * Source: https://www.postgresql.org/docs/current/wal-async-commit.html
+ */
+export async function takeTransactionId(client: SqlClient): Promise<void> {
   await queryRow(client, z.object({ xid: z.string().nullable() }), {
     text: 'SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END AS xid',
     subject: SUBJECT,
   })
-  return await readListedTransactions(client)
 }
 
 async function readListedTransactions(client: SqlClient): Promise<ReadonlySet<bigint>> {

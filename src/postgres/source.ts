@@ -10,7 +10,7 @@ import { dropSnapshots, listSnapshots } from './kept-snapshots.ts'
 import { locateKeys, readRows } from './key-lookup.ts'
 import { describePublishedTables, describeReadableTable } from './publication.ts'
 import { openReplicationStream } from './replication-stream.ts'
-import { waitForRunningTransactions } from './running-transactions.ts'
+import { takeTransactionId, waitForRunningTransactions } from './running-transactions.ts'
 import { readHealth, readIdentity, readSeenPosition } from './server.ts'
 import { connect, endQuietly } from './session.ts'
 import { waitForWriters } from './table-writers.ts'
@@ -74,6 +74,7 @@ export function createSource(credentials: SourceCredentials, publicationName: st
         await endQuietly(client)
       }
     },
+    flushWal: async () => ask(async (client) => { await takeTransactionId(client) }),
     planChunks: async (table, request) => ask(async (client) => planChunks(client, { ...request, table, publicationName })),
     beginCopy: async (table, request, signal) => beginCopy(copies, { ...request, table, publicationName, signal }),
     listSnapshots: async (slotName) => ask(async (client) => listSnapshots(client, slotName)),

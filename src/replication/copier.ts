@@ -72,6 +72,8 @@ export class Copier {
     for (const table of waiting) table.isRemembering = true
     await this.#options.source.waitForRunningTransactions(this.#options.onWaiting, this.#options.signal)
     await Promise.all(Array.from({ length: READERS }, async () => this.#reader(waiting)))
+    // The copies count from their snapshots' positions on, which the stream has to pass.
+    if (!this.#options.signal.aborted) await this.#options.source.flushWal()
     for (const table of waiting) if (!table.needsCopy) table.isRemembering = false
   }
 

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { findServerUser, makeServerTemporaryDirectory } from '../../../src/embedded/process-user.ts'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import { openReplicationStream } from '../../../src/postgres/replication-stream.ts'
+import { createSource } from '../../../src/postgres/source.ts'
 import { Collector, SourceDatabase, failureOf, waitFor } from './stream-harness.ts'
 
 const run = promisify(execFile)
@@ -63,6 +64,27 @@ describe('replication stream of a server with TLS and little room for WAL', () =
     await stream.close()
     expect((await source.slotState(slot.slotName)).activePid).toBeNull()
     await source.client.query(`TRUNCATE t; SELECT pg_drop_replication_slot('${slot.slotName}')`)
+  })
+
+  // Regression: a copy of an idle server's table waited for up to 15 s, until the server flushed of itself what reading had written.
+  it('has WAL flushed that no commit stands behind', async () => {
+    const opened = createSource(source.credentials, 'p')
+    const from = performance.now()
+    try {
+      // Of itself the server flushes it every 15 s: several times, so that this cannot be what the test sees.
+      for (let round = 0; round < 5; round++) {
+        await source.client.query(`SELECT pg_logical_emit_message(false, 'test', 'not flushed')`)
+        const { rows } = await source.client.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+        await opened.flushWal()
+        await waitFor('what was written to be flushed', async () => {
+          const { rows: [flushed] } = await source.client.query<{ isFlushed: boolean }>('SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn AS "isFlushed"', [rows[0]?.lsn])
+          return flushed?.isFlushed
+        })
+      }
+      expect(performance.now() - from).toBeLessThan(45_000)
+    } finally {
+      await opened.close()
+    }
   })
 
   it('fails with SlotLost when the server has thrown away the slot\'s WAL', async () => {

@@ -23,6 +23,7 @@ const RANGES: readonly KeyRange[] = [
 function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Source; readonly destination: Destination } {
   const source: Partial<Source> = {
     waitForRunningTransactions: async () => undefined,
+    flushWal: async () => undefined,
     look: async () => ({ lsn: ZERO_LSN, tables: [], newcomers: [], operations: [] }),
     // The other reader looks for work meanwhile.
     planChunks: async () => new Promise((resolve) => setImmediate(() => { resolve({ tag: 'plan', ranges: RANGES, estimatedRows: 4 }) })),
