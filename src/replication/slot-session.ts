@@ -188,10 +188,7 @@ export class SlotSession {
     if (this.#isRunning || this.isClosed) throw new RangeError('a session runs one slice at a time')
     this.#isRunning = true
     const ended = new AbortController()
-    this.#endSlice = () => {
-      ended.abort()
-      this.#wake()
-    }
+    this.#endSlice = () => { ended.abort(); this.#wake() }
     context.signal.addEventListener('abort', this.#endSlice, { once: true })
     if (context.signal.aborted) ended.abort()
     const failed = new Promise<never>((_, reject) => {
