@@ -42,3 +42,18 @@ it.each(Object.keys(VALUES))(`holds a ${String(MEGABYTES)} MB value of %s byte f
   expect(source).toHaveLength(2)
   expect(await pipeline.query(`SELECT id, md5(v${isBytes ? '' : '::VARCHAR'}), octet_length(${isBytes ? 'v' : 'encode(v::VARCHAR)'})::INTEGER FROM public.of_${type} ORDER BY id`)).toEqual(source)
 }, 60_000)
+
+it('holds a numeric of every digit that PostgreSQL has room for, by copy and by stream', async () => {
+  await using own = new TestPipeline(database.url, specOf({ slotName: 'large_numeric', tableNames: ['of_numeric'] }))
+  const insert = async (id: number): Promise<unknown> => own.sql(`INSERT INTO of_numeric SELECT ${String(id)}, (repeat('9', 131072) || '.' || repeat('1', 16383))::numeric`)
+  await own.sql('CREATE TABLE of_numeric (id int PRIMARY KEY, v numeric)')
+  await insert(1)
+  await own.initialize()
+  await own.copy()
+  await insert(2)
+  await own.catchUp()
+  const { rows } = await own.sql('SELECT id, md5(v::text) AS digest, length(v::text) AS digits FROM of_numeric ORDER BY id')
+  const source = (rows as { id: number; digest: string; digits: number }[]).map(({ id, digest, digits }) => [id, digest, digits])
+  expect(source.map(([, , digits]) => digits)).toEqual([147_456, 147_456])
+  expect(await own.query('SELECT id, md5(v), length(v)::INTEGER FROM public.of_numeric ORDER BY id')).toEqual(source)
+})
