@@ -6,7 +6,7 @@ import type { DatabaseSession } from './database.ts'
 import { addedNames, columnsOf } from './added-columns.ts'
 import { dropTable, hasTable } from './ddl.ts'
 import { isToldByText } from './row-identity.ts'
-import { quoteName, quoteTable, quoteText } from './sql.ts'
+import { allOf, groupedBy, quoteName, quoteTable, quoteText } from './sql.ts'
 import { toPostgresText } from './type-mapping.ts'
 
 /** A finished copy of one shape, and the table that it is to be joined to. */
@@ -90,7 +90,7 @@ async function joinMarked(session: DatabaseSession, { record, there, copy, begin
  */
 async function joinVersions(session: DatabaseSession, { record, there, copy, copied, beginLsn, beginTime }: Joining): Promise<void> {
   const live = columnsOf('merge', record.columns)
-  const nth = `row_number() OVER (PARTITION BY ${live.map((column) => spelled(column)).join(', ')} ORDER BY _lsn, rowid)`
+  const nth = `row_number() OVER (PARTITION BY ${groupedBy(live.map((column) => spelled(column)))} ORDER BY _lsn, rowid)`
   const matches = record.key.length > 0 ? sameKey(record, 't', 'c') : `t.__place = c.__place AND ${sameRow(live)}`
   const row = (where: string): string => `(SELECT *, rowid AS __row, ${record.key.length > 0 ? `${isNewest(record)} AS __newest` : `true AS __newest, ${nth} AS __place`} FROM ${where})`
   await session.run(
@@ -115,8 +115,8 @@ async function joinChanges(session: DatabaseSession, { record, there, copy, begi
   const present =
     record.key.length > 0
       ? `SELECT * FROM (SELECT t.* ${since} QUALIFY row_number() OVER (PARTITION BY ${identity.join(', ')} ORDER BY _lsn DESC, _seq DESC) = 1) WHERE _op <> 'delete'`
-      : `SELECT * EXCLUDE (__count), unnest(range(__count)) + 1 AS __place FROM (SELECT ${identity.map((name) => `any_value(${name}) AS ${name}`).join(', ')}, greatest(0, sum(CASE WHEN _op = 'delete' THEN -1 ELSE 1 END))::BIGINT AS __count ${since} GROUP BY ${live.map((column) => spelled(column, 't')).join(', ')})`
-  const nth = record.key.length > 0 ? '' : `, row_number() OVER (PARTITION BY ${live.map((column) => spelled(column)).join(', ')}) AS __place`
+      : `SELECT ${[...identity, 'unnest(range(__count)) + 1 AS __place'].join(', ')} FROM (SELECT ${[...identity.map((name) => `any_value(${name}) AS ${name}`), "greatest(0, sum(CASE WHEN _op = 'delete' THEN -1 ELSE 1 END))::BIGINT AS __count"].join(', ')} ${since} GROUP BY ${groupedBy(live.map((column) => spelled(column, 't')))})`
+  const nth = record.key.length > 0 ? '' : `, row_number() OVER (PARTITION BY ${groupedBy(live.map((column) => spelled(column)))}) AS __place`
   const matches = record.key.length > 0 ? `${sameKey(record, 't', 'c')} AND ${sameRow(live)}` : `t.__place = c.__place AND ${sameRow(live)}`
   const isThere = record.key.length > 0 ? sameKey(record, 't', 'c') : matches
   await session.run(
@@ -141,7 +141,7 @@ function sameKey({ key }: TableRecord, a: string, b: string): string {
 
 /** Do the rows `t` and `c` hold the same values? */
 function sameRow(columns: readonly TargetColumn[]): string {
-  return columns.map((column) => `${spelled(column, 't')} IS NOT DISTINCT FROM ${spelled(column, 'c')}`).join(' AND ')
+  return allOf(columns.map((column) => `${spelled(column, 't')} IS NOT DISTINCT FROM ${spelled(column, 'c')}`))
 }
 
 /**

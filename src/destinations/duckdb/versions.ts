@@ -3,7 +3,7 @@ import type { TableName } from '../../model/table-schema.ts'
 import type { DatabaseSession } from './database.ts'
 import { addedNames } from './added-columns.ts'
 import { identityOf } from './row-identity.ts'
-import { quoteTable } from './sql.ts'
+import { allOf, groupedBy, quoteTable } from './sql.ts'
 import { keyNames, keysMatch, STAGED, targetNames, targetTypes, valueNames } from './staged-rows.ts'
 import type { RowsStep } from './steps.ts'
 
@@ -34,20 +34,20 @@ export async function addVersions(session: DatabaseSession, step: RowsStep, into
 export async function addWholeVersions(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName): Promise<number> {
   // A column that is gone at the source tells no row from another; the versions that are there may have a value in it.
   const names = valueNames(step, 'merge')
-  const list = names.join(', ')
+  const list = names.length === 0 ? 'NULL AS nothing' : names.join(', ')
   const name = quoteTable(into)
   const columns = targetNames(step, 'merge')
   const types = targetTypes(columns, record)
   const identity = (alias: string): readonly string[] => names.map((cell, index) => identityOf(types[index] ?? '', `${alias}.${cell}`))
-  const equal = (a: string, b: string): string => identity(a).map((value, index) => `${value} IS NOT DISTINCT FROM ${identity(b)[index] ?? ''}`).join(' AND ')
+  const equal = (a: string, b: string): string => allOf(identity(a).map((value, index) => `${value} IS NOT DISTINCT FROM ${identity(b)[index] ?? ''}`))
   const current = columns.map((column, index) => `${column} AS ${names[index] ?? ''}`)
   await session.run(
-    `CREATE OR REPLACE TEMP TABLE contents AS SELECT *, row_number() OVER () AS g FROM (SELECT DISTINCT ON (${identity('s').join(', ')}) ${list} FROM ${STAGED} s);
+    `CREATE OR REPLACE TEMP TABLE contents AS SELECT *, row_number() OVER () AS g FROM (SELECT DISTINCT ON (${groupedBy(identity('s'))}) ${list} FROM ${STAGED} s);
      CREATE OR REPLACE TEMP TABLE nets AS SELECT c.g, s.lsn, any_value(s.committed_at) AS committed_at, min(s.rowid) AS r,
          count(*) FILTER (s.op NOT IN ('D', 'X')) - count(*) FILTER (s.op IN ('D', 'X')) AS net
        FROM ${STAGED} s JOIN temp.contents c ON ${equal('s', 'c')} GROUP BY c.g, s.lsn;
      CREATE OR REPLACE TEMP TABLE held AS SELECT c.g, t.r, row_number() OVER (PARTITION BY c.g ORDER BY t.l, t.r) AS k
-       FROM temp.contents c JOIN (SELECT rowid AS r, _lsn AS l, ${current.join(', ')} FROM ${name} WHERE _is_current) t ON ${equal('c', 't')};
+       FROM temp.contents c JOIN (SELECT ${['rowid AS r', '_lsn AS l', ...current].join(', ')} FROM ${name} WHERE _is_current) t ON ${equal('c', 't')};
      CREATE OR REPLACE TEMP TABLE opened AS SELECT n.g, n.lsn, n.committed_at, n.r, coalesce(h.n, 0) + row_number() OVER (PARTITION BY n.g ORDER BY n.lsn) AS k
        FROM (SELECT *, unnest(range(net)) FROM temp.nets WHERE net > 0) n LEFT JOIN (SELECT g, count(*) AS n FROM temp.held GROUP BY g) h ON h.g = n.g;
      CREATE OR REPLACE TEMP TABLE closed AS SELECT g, lsn, committed_at, row_number() OVER (PARTITION BY g ORDER BY lsn) AS k FROM (SELECT *, unnest(range(-net)) FROM temp.nets WHERE net < 0);

@@ -303,3 +303,23 @@ async function copyAgain(pipeline: TestPipeline): Promise<void> {
     await destination.close()
   }
 }
+
+// Cause: lists of no columns were empty in SQL.
+it('counts the rows of a table without any columns, also when it is copied anew', async () => {
+  const pipeline = await copied('v_none', 'CREATE TABLE v_none (); ALTER TABLE v_none REPLICA IDENTITY FULL; INSERT INTO v_none DEFAULT VALUES; INSERT INTO v_none DEFAULT VALUES', { writeMode: { 'public.v_none': ['merge', 'scd2', 'append'] } })
+  const counts = async (): Promise<unknown> => pipeline.query(`SELECT (SELECT count(*) FROM v_none)::INTEGER, count(*) FILTER (_is_current)::INTEGER, count(*)::INTEGER, (SELECT list(_op ORDER BY _lsn, _seq) FROM v_none__changes) FROM v_none__history`.replaceAll('FROM v_', 'FROM public.v_'))
+  try {
+    await pipeline.sql('INSERT INTO v_none DEFAULT VALUES')
+    await pipeline.sql('DELETE FROM v_none WHERE ctid IN (SELECT ctid FROM v_none LIMIT 1)')
+    await pipeline.catchUp()
+    expect(await counts()).toEqual([[2, 2, 3, ['snapshot', 'snapshot', 'insert', 'delete']]])
+    await pipeline.order({ tag: 'resync', tableNames: ['v_none'] })
+    await pipeline.catchUp()
+    expect(await counts()).toEqual([[2, 2, 3, ['snapshot', 'snapshot', 'insert', 'delete']]])
+    await pipeline.sql('INSERT INTO v_none DEFAULT VALUES')
+    await pipeline.catchUp()
+    expect(await counts()).toEqual([[3, 3, 4, ['snapshot', 'snapshot', 'insert', 'delete', 'insert']]])
+  } finally {
+    await dispose(pipeline)
+  }
+})
