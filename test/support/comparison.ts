@@ -119,15 +119,22 @@ export function countVersions(rows: readonly AppendRow[], key: readonly string[]
   return { versions, keys: keys.size }
 }
 
-/** Changes that stand more than once, by their place in the stream; and copied rows with one key. */
+/**
+ * Changes that stand more than once, by their place in the stream; and copied rows that say of a key what its last change had said. A table that is copied
+ * again has a copied row of what was not sent, or came while it was copied: then it says something else.
+ */
 export function doubledChanges(rows: readonly AppendRow[], key: readonly string[]): readonly string[] {
   const seen = new Set<string>()
+  const last = new Map<string, string>()
   const doubled: string[] = []
   for (const { op, lsn, sequence, cells } of rows) {
-    if (op === 'snapshot' && key.length === 0) continue
-    const place = op === 'snapshot' ? `snapshot ${key.map((name) => cells[name]).join(BETWEEN_CELLS)}` : `${String(lsn)}/${String(sequence)}`
-    if (seen.has(place)) doubled.push(`${op} ${place}`)
-    seen.add(place)
+    const named = key.map((name) => cells[name]).join(BETWEEN_CELLS)
+    const said = op === 'delete' ? '' : JSON.stringify(Object.entries(cells).sort())
+    const place = `${String(lsn)}/${String(sequence)}`
+    if (op === 'snapshot' ? key.length > 0 && last.get(named) === said : seen.has(place)) doubled.push(`${op} ${op === 'snapshot' ? named : place}`)
+    if (op !== 'snapshot') seen.add(place)
+    if (op === 'truncate') last.clear()
+    else last.set(named, said)
   }
   return doubled
 }

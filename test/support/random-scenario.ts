@@ -177,7 +177,8 @@ async function interruptedSlice(pipeline: TestPipeline, interruption: Interrupti
 async function catchUpAfterFaults(pipeline: TestPipeline): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await pipeline.catchUp()
+      const { progress } = await pipeline.catchUp()
+      expect(Object.entries(progress.tables).flatMap(([name, { error }]) => (error === undefined ? [] : [{ name, ...error }])), 'tables that have stopped').toEqual([])
       return
     } catch (error) {
       if (!(error instanceof DomainError) || error.kind !== 'SourceUnavailable' || attempt === 5) throw error

@@ -1,4 +1,4 @@
-import type { ColumnsChange, TargetColumn } from '../../model/destination.ts'
+import type { AddedColumn, ColumnsChange, TargetColumn } from '../../model/destination.ts'
 import { hasHistory, type Shaping } from '../../model/shapes.ts'
 import { mapType } from './type-mapping.ts'
 
@@ -6,7 +6,10 @@ import { mapType } from './type-mapping.ts'
 export function alteredColumns(columns: readonly TargetColumn[], change: ColumnsChange, shaping: Shaping): readonly TargetColumn[] {
   const newNames = new Set([...change.added.map(({ name }) => name), ...change.renamed.map(({ to }) => to)].map((name) => name.toLowerCase()))
   const kept = columns.flatMap((column): TargetColumn[] => {
-    if (column.isDropped) return [asDropped(column, newNames)]
+    if (column.isDropped) {
+      const again = change.added.find(({ attributeNumber }) => attributeNumber === column.attributeNumber)
+      return [again === undefined ? asDropped(column, newNames) : present(column, added(again))]
+    }
     if (change.dropped.includes(column.name)) return hasHistory(shaping) ? [asDropped(column, newNames)] : []
     const name = change.renamed.find(({ from }) => from === column.name)?.to ?? column.name
     const retyped = change.retyped.find((now) => now.name === name)
@@ -14,8 +17,11 @@ export function alteredColumns(columns: readonly TargetColumn[], change: Columns
     const isSame = mapType(retyped.shape).type === column.type
     return [{ ...column, ...retyped, type: isSame ? column.type : 'VARCHAR', ...(isSame || column.type === 'VARCHAR' ? {} : { widenedFrom: column.type }) }]
   })
-  const added = change.added.map(({ valueOfOlderRows: _, ...column }): TargetColumn => ({ ...column, type: mapType(column.shape).type, isPinned: false, isDropped: false }))
-  return [...kept, ...added]
+  return [...kept, ...change.added.filter(({ attributeNumber }) => !kept.some((column) => column.attributeNumber === attributeNumber)).map(added)]
+}
+
+function added({ valueOfOlderRows: _, ...column }: AddedColumn): TargetColumn {
+  return { ...column, type: mapType(column.shape).type, isPinned: false, isDropped: false }
 }
 
 /**
@@ -27,12 +33,20 @@ export function carriedColumns(columns: readonly TargetColumn[], now: readonly T
   const newNames = new Set(live.map(({ name }) => name.toLowerCase()))
   const presentOf = ({ attributeNumber }: TargetColumn): TargetColumn | undefined => live.find((column) => column.attributeNumber === attributeNumber)
   const kept = columns.flatMap((column): TargetColumn[] => {
-    const present = column.isDropped ? undefined : presentOf(column)
-    if (present === undefined) return hasHistory(shaping) ? [asDropped(column, newNames)] : []
-    if (present.type === column.type) return [{ ...present, ...(column.widenedFrom === undefined ? {} : { widenedFrom: column.widenedFrom }) }]
-    return [{ ...present, type: 'VARCHAR', isPinned: false, widenedFrom: column.widenedFrom ?? column.type }]
+    const now = presentOf(column)
+    if (now !== undefined) return [present(column, now)]
+    return hasHistory(shaping) ? [asDropped(column, newNames)] : []
   })
-  return [...kept, ...live.filter(({ attributeNumber }) => !columns.some((column) => !column.isDropped && column.attributeNumber === attributeNumber))]
+  return [...kept, ...live.filter(({ attributeNumber }) => !columns.some((column) => column.attributeNumber === attributeNumber))]
+}
+
+/**
+ * A column that is there, as it is `now`. It may have been taken for dropped: by a look at the catalog that was older than what the stream had told by
+ * then, or as a list left it out. PostgreSQL gives no attribute number twice.
+ */
+function present(column: TargetColumn, now: TargetColumn): TargetColumn {
+  if (now.type === column.type) return { ...now, ...(column.widenedFrom === undefined ? {} : { widenedFrom: column.widenedFrom }) }
+  return { ...now, type: 'VARCHAR', isPinned: false, widenedFrom: column.widenedFrom ?? column.type }
 }
 
 /** A column that is gone at the source; a name that is used again there belongs to the newer column. */

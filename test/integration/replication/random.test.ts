@@ -9,6 +9,8 @@ import { createDatabase, type TestDatabase } from '../../support/servers.ts'
  */
 const SECONDS = Number(process.env['RANDOM_SECONDS'] ?? '25')
 const SEED = Number(process.env['RANDOM_SEED'] ?? (process.env['RANDOM_SECONDS'] === undefined ? '20' : String(Date.now() % 2 ** 31)))
+/** Where a failure was, as it printed it: that scenario alone is played. */
+const PATH = process.env['RANDOM_PATH']
 /** How long a failing scenario is made smaller. */
 const SHRINK_SECONDS = 60
 
@@ -37,7 +39,7 @@ it('is equal to the source after random operations, writers, restarts and discon
         throw error
       }
     }),
-    { seed: SEED, numRuns: SECONDS * 20 },
+    { seed: SEED, numRuns: SECONDS * 20, ...(PATH === undefined ? {} : { path: PATH, endOnFailure: true }) },
   )
   process.stderr.write(`random operations, seed ${String(SEED)}: ${JSON.stringify(figures)}\n`)
   expect(figures.scenarios).toBeGreaterThan(0)
