@@ -8,7 +8,7 @@ import type { KeyRange } from './source.ts'
  *
  * Rows are read at the source in a snapshot S, then the destination is let to apply everything that committed before the LSN read after S, then both are
  * compared in one destination transaction. The destination is then ahead of S by the transactions that S does not see, so what differs is only **suspected**. What
- * follows decides, with no clock in it (docs/adr/0015-verification.md has the argument):
+ * follows decides, with no clock in it (docs/adr/0016-verification.md has the argument):
  *
  * watch the suspects (the destination notes which of them an apply touches) → wait until the transactions that were writing to the table have ended, so that
  * whatever the destination held when the watch began is visible from now on → read the suspects in a new snapshot S' → let the destination reach
