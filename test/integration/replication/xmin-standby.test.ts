@@ -41,7 +41,9 @@ afterAll(async () => {
 
 /** Waits until the standby shows everything that is committed. */
 async function untilReplayed(pipeline: XminPipeline): Promise<void> {
-  const { rows } = await source.query<{ lsn: string }>('SELECT pg_current_wal_lsn()::text AS lsn')
+  // Cause: the test servers commit without waiting for the disk, and a position that is written may be before a commit that is not.
+  await source.query("BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_logical_emit_message(true, '', ''); COMMIT")
+  const { rows } = await source.query<{ lsn: string }>('SELECT pg_current_wal_flush_lsn()::text AS lsn')
   const deadlineMs = Date.now() + 60_000
   for (;;) {
     const replayed = await pipeline.sql('SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS done', [rows[0]?.lsn])
