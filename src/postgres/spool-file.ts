@@ -179,7 +179,7 @@ function guarded<T>(path: string, work: () => T): T {
 }
 
 /** A new file is there after a power cut only when its folder is written too. */
-function syncFolder(path: string): void {
+export function syncFolder(path: string): void {
   const descriptor = openSync(path, 'r')
   try {
     fsyncSync(descriptor)

@@ -1,11 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
-import { closeSync, fdatasync, fdatasyncSync, fsyncSync, fstatSync, ftruncateSync, mkdirSync, openSync, readdirSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
+import { closeSync, fdatasync, fdatasyncSync, fstatSync, ftruncateSync, mkdirSync, openSync, readdirSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { ChangeHandler, OldTupleKind, Relation, TupleView } from '../model/change.ts'
 import { maxLsn, toLsn, type Lsn } from '../model/lsn.ts'
 import type { SourceIdentity } from '../model/source.ts'
-import { SpoolFile, spoolError } from '../postgres/spool-file.ts'
+import { SpoolFile, spoolError, syncFolder } from '../postgres/spool-file.ts'
 
 /** Frames begin there, in the format of `spool-file.ts`. Before them stand two places for marks, of which the newer whole one counts. */
 export const FRAMES_OFFSET = 1_024
@@ -268,15 +268,5 @@ function filesOf(folder: string): readonly string[] {
     return readdirSync(folder).filter((name) => name.endsWith('.wal'))
   } catch {
     return []
-  }
-}
-
-/** A new file is there after a power cut only when its folder is written too. */
-function syncFolder(path: string): void {
-  const descriptor = openSync(path, 'r')
-  try {
-    fsyncSync(descriptor)
-  } finally {
-    closeSync(descriptor)
   }
 }
