@@ -88,6 +88,18 @@ export default defineConfig(
     rules: { '@typescript-eslint/max-params': ['error', { max: 3 }] },
   },
   {
+    files: ['src/destinations/duckdb/**/*.ts'],
+    rules: {
+      'no-restricted-syntax': [
+        'error',
+        {
+          selector: 'TemplateElement[value.raw=/\\bTRY\\(/i], Literal[value=/\\bTRY\\(/i]',
+          message: 'DuckDB 1.5.5 writes outside a vector when TRY(…) tries row by row, and spoils other rows; use TRY_CAST.',
+        },
+      ],
+    },
+  },
+  {
     files: ['src/**/*.ts'],
     rules: {
       'max-lines': ['error', { max: 400, skipBlankLines: true, skipComments: true }],

@@ -7,7 +7,7 @@ import { applyReadKeys, applyReadRows } from './apply-read.ts'
 import { applyDeferred, applyRows, canGoStraight, type AppliedRows, type RowCounts } from './apply-rows.ts'
 import { copiedLsn } from './chunk-stage.ts'
 import { carryShapes } from './carry-shapes.ts'
-import { CellKind, type CellEncoding } from './cell-encoding.ts'
+import { CellKind, valueOfText } from './cell-encoding.ts'
 import { checkFence, writeChunkDone, writeCounts, writeTable } from './checkpoint.ts'
 import { alteredColumns } from './columns.ts'
 import { destinationError, type Database, type DatabaseSession } from './database.ts'
@@ -392,18 +392,13 @@ function lsnOf({ common }: RowsStep): string {
   return common === null ? 'lsn::UBIGINT' : `${String(common.commitLsn)}::UBIGINT`
 }
 
-/** NULL where the staged text cannot be cast. */
-function triedCast({ csvType, fromCsv }: CellEncoding, csv: string): string {
-  return csvType === 'VARCHAR' ? `TRY(${fromCsv(csv)})` : `TRY_CAST(${csv} AS ${csvType})`
-}
-
 /** Finds the column whose staged text DuckDB cannot cast, in a read of its own: the failed transaction is over. */
 async function blameColumn(database: Database, { step, record, isCopy }: Attempt & { readonly step: RowsStep; readonly isCopy: boolean }, widened: Widened, failed: Failed, cause: unknown): Promise<void> {
   const columns = stagingColumns(step).map(([name]) => [name, 'VARCHAR'] as const)
   const { index, lsn } = await database.exclusive(async (session) => {
     for (const [place, encoding] of step.encodings.entries()) {
       const name = `c${String(place)}`
-      const [row] = await session.rows(`SELECT min(${lsnOf(step)})::VARCHAR FROM ${readStaged(step, columns)} WHERE ${name} IS NOT NULL AND ${triedCast(encoding, name)} IS NULL`)
+      const [row] = await session.rows(`SELECT min(${lsnOf(step)})::VARCHAR FROM ${readStaged(step, columns)} WHERE ${name} IS NOT NULL AND ${valueOfText(encoding, name, 'TRY_CAST')} IS NULL`)
       if (typeof row?.[0] === 'string') return { index: place, lsn: toLsn(BigInt(row[0])) }
     }
     return { index: -1, lsn: ZERO_LSN }
@@ -420,7 +415,7 @@ async function blameColumn(database: Database, { step, record, isCopy }: Attempt
     }
     step.misfits.set(index, lsn)
     step.tried.add(index)
-    step.encodings[index] = { kind: CellKind.Text, csvType: 'VARCHAR', fromCsv: (csv) => triedCast(encoding, csv) }
+    step.encodings[index] = { kind: CellKind.Text, csvType: 'VARCHAR', fromCsv: (csv) => valueOfText(encoding, csv, 'TRY_CAST') }
     return
   }
   widened.set(record.oid, known.add(column.name))

@@ -18,15 +18,26 @@ export const CellKind = {
 
 export type CellKindNumber = (typeof CellKind)[keyof typeof CellKind]
 
+/**
+ * What becomes of text that cannot be cast: an error, or NULL. Never `TRY(…)`, whose retry row by row writes outside its vector (DuckDB 1.5.5,
+ * https://github.com/duckdb/duckdb/issues/25280): other tables' values became NULL by it.
+ */
+export type Cast = 'CAST' | 'TRY_CAST'
+
 export interface CellEncoding {
   readonly kind: CellKindNumber
   /** The type that `read_csv` casts the staged text to. */
   readonly csvType: string
-  /** The expression from the staged column to the destination's type. */
-  readonly fromCsv: (csv: string) => string
+  /** The expression from the staged column to the destination's type; `cast` is `CAST` where it is not given. */
+  readonly fromCsv: (csv: string, cast?: Cast) => string
   readonly precision?: number
   readonly scale?: number
   readonly element?: CellEncoding
   readonly delimiter?: string
   readonly isSinglePrecision?: boolean
+}
+
+/** The value of the text `csv`, as {@link CellEncoding.fromCsv}, where no `read_csv` has cast it. */
+export function valueOfText({ csvType, fromCsv }: CellEncoding, csv: string, cast: Cast): string {
+  return csvType === 'VARCHAR' ? fromCsv(csv, cast) : `${cast}(${csv} AS ${csvType})`
 }

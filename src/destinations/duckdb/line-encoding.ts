@@ -1,6 +1,6 @@
 import type { TargetColumn } from '../../model/destination.ts'
 import type { TypeShape } from '../../model/table-schema.ts'
-import { CellKind, type CellEncoding } from './cell-encoding.ts'
+import { CellKind, type CellEncoding, valueOfText } from './cell-encoding.ts'
 import { decimalOf, encodingFor } from './type-mapping.ts'
 
 /**
@@ -50,15 +50,14 @@ function lineEncoding(encoding: CellEncoding): CellEncoding | null {
 
 /** Cast by a statement and not by `read_csv`, which makes NULL of a TIMESTAMPTZ that it cannot read (DuckDB 1.5.5). */
 function inSql(encoding: CellEncoding, rewritten: (csv: string) => string): CellEncoding {
-  const { kind, csvType, fromCsv } = encoding
-  return { kind, csvType: 'VARCHAR', fromCsv: (csv) => (csvType === 'VARCHAR' ? fromCsv(rewritten(csv)) : `CAST(${rewritten(csv)} AS ${csvType})`) }
+  return { kind: encoding.kind, csvType: 'VARCHAR', fromCsv: (csv, cast = 'CAST') => valueOfText(encoding, rewritten(csv), cast) }
 }
 
 /** A cast to DECIMAL rounds: digits behind its scale (but zeros) are made something that cannot be cast. */
 function checkedNumeric(encoding: CellEncoding): CellEncoding {
   const { precision = 0, scale = 0 } = encoding
   const isLonger = (csv: string): string => `strlen(${csv}) - strpos(${csv}, '.') > ${String(scale)} AND regexp_matches(${csv}, '\\.\\d{${String(scale)}}\\d*[1-9]')`
-  return { ...encoding, csvType: 'VARCHAR', fromCsv: (csv) => decimalOf(choose(isLonger(csv), `${csv} || ' does not fit'`, csv), precision, scale) }
+  return { ...encoding, csvType: 'VARCHAR', fromCsv: (csv, cast) => decimalOf(choose(isLonger(csv), `${csv} || ' does not fit'`, csv), { precision, scale }, cast) }
 }
 
 function choose(condition: string, then: string, otherwise: string): string {

@@ -1,5 +1,5 @@
 import type { TargetColumn } from '../../model/destination.ts'
-import { CellKind, type CellEncoding } from './cell-encoding.ts'
+import { type Cast, CellKind, type CellEncoding, valueOfText } from './cell-encoding.ts'
 import { CellWriter } from './cell-writer.ts'
 import { quoteText } from './sql.ts'
 import { encodingFor } from './type-mapping.ts'
@@ -8,14 +8,14 @@ type ColumnType = Pick<TargetColumn, 'shape' | 'type' | 'isPinned'>
 
 /**
  * A DuckDB expression for one value given as PostgreSQL's text: for defaults and single looked-up values, by the same checks and
- * rewritings as staged cells. Null where the column's type cannot hold it exactly.
+ * rewritings as staged cells. Null where the column's type cannot hold it exactly, as far as that shows without DuckDB.
  */
-export function literalOf(column: ColumnType, text: string | null): string | null {
+export function literalOf(column: ColumnType, text: string | null, cast: Cast = 'CAST'): string | null {
   if (text === null) return 'NULL'
   const encoding = encodingFor(column)
   const staged = stagedTextOf(encoding, text)
   if (staged === null) return null
-  return encoding.csvType === 'VARCHAR' ? encoding.fromCsv(quoteText(staged)) : `CAST(${quoteText(staged)} AS ${encoding.csvType})`
+  return valueOfText(encoding, quoteText(staged), cast)
 }
 
 /** The same as a string that DuckDB casts to the column's type by itself; null where more than such a cast makes the value of it. */

@@ -23,7 +23,7 @@ export async function grownColumns(session: DatabaseSession, columns: readonly T
     const index = grown.findIndex((column) => column.attributeNumber === attributeNumber)
     const column = grown[index]
     if (text === null || column === undefined) continue
-    const held = (await holds(session, literalOf(column, text))) ? column : ({ ...column, type: 'VARCHAR', widenedFrom: column.type } as const)
+    const held = (await holds(session, literalOf(column, text, 'TRY_CAST'))) ? column : ({ ...column, type: 'VARCHAR', widenedFrom: column.type } as const)
     grown[index] = held
     values.set(attributeNumber, { expression: literalOf(held, text) ?? 'NULL', string: stringOf(held, text) })
   }
@@ -33,6 +33,6 @@ export async function grownColumns(session: DatabaseSession, columns: readonly T
 /** Does DuckDB make a value of it? */
 async function holds(session: DatabaseSession, literal: string | null): Promise<boolean> {
   if (literal === null) return false
-  const [row] = await session.rows(`SELECT TRY(${literal}) IS NOT NULL`)
+  const [row] = await session.rows(`SELECT ${literal} IS NOT NULL`)
   return row?.[0] === true
 }

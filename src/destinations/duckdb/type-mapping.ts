@@ -2,7 +2,7 @@ import type { TargetColumn } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import type { ColumnHint } from '../../model/spec.ts'
 import { tableKey, type TableSchema, type TypeShape } from '../../model/table-schema.ts'
-import { CellKind, type CellEncoding } from './cell-encoding.ts'
+import { type Cast, CellKind, type CellEncoding } from './cell-encoding.ts'
 import { decimalText, floatText, intervalText, momentText, withoutScale } from './postgres-text.ts'
 
 /**
@@ -70,7 +70,7 @@ function decimal(precision: number, scale: number): Mapping {
   const isNarrow = precision <= NARROW_DECIMAL_PRECISION
   const encoding: CellEncoding = isNarrow
     ? { kind: CellKind.Numeric, csvType: type, fromCsv: (csv) => csv, precision, scale }
-    : { kind: CellKind.Numeric, csvType: 'VARCHAR', fromCsv: (csv) => decimalOf(csv, precision, scale), precision, scale }
+    : { kind: CellKind.Numeric, csvType: 'VARCHAR', fromCsv: (csv, cast) => decimalOf(csv, { precision, scale }, cast), precision, scale }
   return { type, encoding }
 }
 
@@ -85,10 +85,10 @@ const NARROW_DECIMAL_PRECISION = 18
  * The cast of a number's text to DECIMAL. Into the 128 bits of more than 18 digits DuckDB (1.5.5) reads text at 10 µs a value, forty times as
  * slow as into 64: so numbers that fit those are read by way of them.
  */
-export function decimalOf(text: string, precision: number, scale: number): string {
+export function decimalOf(text: string, { precision, scale }: { readonly precision: number; readonly scale: number }, cast: Cast = 'CAST'): string {
   const type = decimalType(precision, scale)
-  if (precision <= NARROW_DECIMAL_PRECISION || scale > NARROW_DECIMAL_PRECISION) return `CAST(${text} AS ${type})`
-  return `coalesce(CAST(TRY_CAST(${text} AS ${decimalType(NARROW_DECIMAL_PRECISION, scale)}) AS ${type}), CAST(${text} AS ${type}))`
+  if (precision <= NARROW_DECIMAL_PRECISION || scale > NARROW_DECIMAL_PRECISION) return `${cast}(${text} AS ${type})`
+  return `coalesce(CAST(TRY_CAST(${text} AS ${decimalType(NARROW_DECIMAL_PRECISION, scale)}) AS ${type}), ${cast}(${text} AS ${type}))`
 }
 
 /**
@@ -131,10 +131,11 @@ export function mapType(shape: TypeShape): Mapping {
 function arrayOf(element: Mapping, delimiter: string): Mapping {
   const type = `${element.type}[]`
   const items = (csv: string) => `from_json(${csv}, '["VARCHAR"]')`
-  const fromCsv = (csv: string) => {
+  const fromCsv = (csv: string, cast: Cast = 'CAST') => {
     if (element.type === 'VARCHAR') return items(csv)
-    if (element.encoding.csvType === 'VARCHAR') return `list_transform(${items(csv)}, lambda x: ${element.encoding.fromCsv('x')})`
-    return `CAST(${items(csv)} AS ${type})`
+    const list = element.encoding.csvType === 'VARCHAR' ? `list_transform(${items(csv)}, lambda x: ${element.encoding.fromCsv('x', cast)})` : `${cast}(${items(csv)} AS ${type})`
+    // An element that cannot be cast is NULL then.
+    return cast === 'CAST' ? list : `CASE WHEN list_count(${list}) = list_count(${items(csv)}) THEN ${list} END`
   }
   return { type, encoding: { kind: CellKind.Array, csvType: 'VARCHAR', fromCsv, element: element.encoding, delimiter } }
 }
@@ -166,15 +167,15 @@ export function encodingFor({ shape, type, isPinned }: Pick<TargetColumn, 'shape
   if (decimalMatch !== null) return decimal(Number(decimalMatch[1]), Number(decimalMatch[2])).encoding
   if (INTEGER_TYPES.has(type)) return { ...plain(type), kind: CellKind.Integer }
   if (type === 'DOUBLE' || type === 'FLOAT') return { ...plain(type), kind: CellKind.ExactFloat, isSinglePrecision: type === 'FLOAT' }
-  if (type === 'TIMESTAMPTZ') return { kind: CellKind.Timestamp, csvType: 'VARCHAR', fromCsv: (csv) => instantOf(csv, shape) }
+  if (type === 'TIMESTAMPTZ') return { kind: CellKind.Timestamp, csvType: 'VARCHAR', fromCsv: (csv, cast) => instantOf(csv, shape, cast) }
   if (type === 'TIMESTAMP') return { ...plain(type), kind: CellKind.Timestamp }
   return { ...text, csvType: type }
 }
 
 /** DuckDB (1.5.5) reads a TIMESTAMPTZ without its offset through milliseconds of floating point, and is wrong by one in the last years. */
-function instantOf(text: string, shape: TypeShape): string {
+function instantOf(text: string, shape: TypeShape, cast: Cast = 'CAST'): string {
   const offset = shape.tag === 'base' && shape.name === 'date' ? ' 00:00:00+00' : '+00'
-  return `CAST(CASE WHEN suffix(${text}, 'infinity') THEN ${text} ELSE ${text} || '${offset}' END AS TIMESTAMPTZ)`
+  return `${cast}(CASE WHEN suffix(${text}, 'infinity') THEN ${text} ELSE ${text} || '${offset}' END AS TIMESTAMPTZ)`
 }
 
 const INTEGER_TYPES = new Set(['TINYINT', 'SMALLINT', 'INTEGER', 'BIGINT', 'HUGEINT', 'UTINYINT', 'USMALLINT', 'UINTEGER', 'UBIGINT', 'UHUGEINT'])

@@ -107,7 +107,7 @@ async function fillFromSource(session: DatabaseSession, step: RowsStep, record: 
     let values: string[] = []
     let length = 0
     for (const [place, row] of found.entries()) {
-      const value = `(${columns.map((column, at) => `TRY(${literalOf(column, row[at] ?? null) ?? refuse(record, column)})`).join(', ')})`
+      const value = `(${columns.map((column, at) => literalOf(column, row[at] ?? null, 'TRY_CAST') ?? refuse(record, column)).join(', ')})`
       for (const at of columns.keys()) if ((row[at] ?? null) !== null) given[at] = (given[at] ?? 0) + 1
       values.push(value)
       length += value.length

@@ -9,7 +9,7 @@ import { lineEncodings } from '../../../src/destinations/duckdb/line-encoding.ts
 import { rewritten } from '../../../src/destinations/duckdb/retype.ts'
 import { readStaged } from '../../../src/destinations/duckdb/staged-rows.ts'
 import { encodingFor, mapType, toPostgresText, typeOfHint } from '../../../src/destinations/duckdb/type-mapping.ts'
-import type { CellEncoding } from '../../../src/destinations/duckdb/cell-encoding.ts'
+import { type CellEncoding, valueOfText } from '../../../src/destinations/duckdb/cell-encoding.ts'
 import type { TargetColumn } from '../../../src/model/destination.ts'
 import type { ColumnHint } from '../../../src/model/spec.ts'
 import type { TypeShape } from '../../../src/model/table-schema.ts'
@@ -102,8 +102,7 @@ async function heldTexts(given: readonly string[], encoding: CellEncoding, type:
     return (await connection.runAndReadAll(`SELECT i, ${value} FROM ${file}`)).getRowsJson()
   }
   const staged = cells.flatMap((cell, index) => (cell === null ? [] : [[index, cell] as const]))
-  const tried = encoding.csvType === 'VARCHAR' ? `TRY(${encoding.fromCsv('c0')})` : `TRY_CAST(c0 AS ${encoding.csvType})`
-  const fits = new Set((await read(staged, 'VARCHAR', `c0 IS NULL OR ${tried} IS NOT NULL`)).flatMap(([index, isFitting]) => (isFitting === true ? [Number(index)] : [])))
+  const fits = new Set((await read(staged, 'VARCHAR', `c0 IS NULL OR ${valueOfText(encoding, 'c0', 'TRY_CAST')} IS NOT NULL`)).flatMap(([index, isFitting]) => (isFitting === true ? [Number(index)] : [])))
   const rows = await read(staged.filter(([index]) => fits.has(index)), encoding.csvType, `hex(encode(${toPostgresText(type, encoding.fromCsv('c0'))}))`)
   return new Map(rows.map(([index, hex]) => [Number(index), typeof hex === 'string' ? Buffer.from(hex, 'hex').toString() : null]))
 }
