@@ -3,6 +3,7 @@ import type { CatalogTable } from './catalog.ts'
 import { listNames } from './findings.ts'
 import { asPublished, type PublicationState } from './publication.ts'
 import type { SourceRequest } from './source-request.ts'
+import { quoteTable } from './sql.ts'
 
 export interface PublicationWarningInput {
   readonly request: SourceRequest
@@ -60,6 +61,10 @@ function columnWarnings(input: PublicationWarningInput): string[] {
     const generated = missing.filter((column) => column.isGenerated).map((column) => column.name)
     const unlisted = missing.filter((column) => !column.isGenerated).map((column) => column.name)
     if (generated.length > 0) warnings.push(`generated columns of ${key} are left out, as PostgreSQL does not publish them here: ${listNames(generated)}`)
+    const named = table.key.filter((name) => generated.includes(name))
+    if (named.length > 0 && table.replicaIdentity !== 'full') {
+      warnings.push(`the key of ${key} has a generated column that is not sent (${listNames(named)}): the first update or delete of it stops that table, unless it gets REPLICA IDENTITY FULL before: ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL`)
+    }
     if (unlisted.length > 0) warnings.push(`publication ${JSON.stringify(input.publication.name)} lists columns of ${key}; left out: ${listNames(unlisted)}`)
   }
   return warnings

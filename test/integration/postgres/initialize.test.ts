@@ -173,6 +173,15 @@ describe.each(testServers())('init of the source, $name', ({ url }) => {
     }
   })
 
+  it('warns of a key that is not sent, as long as rows are told by it', async () => {
+    await source.admin.query('CREATE TABLE keyed (id int NOT NULL, twice int GENERATED ALWAYS AS (id * 2) STORED PRIMARY KEY)')
+    const isSent = source.serverVersion >= 180_000
+    const warnings = async (): Promise<readonly string[]> => (await source.initialize(source.request({ tableNames: ['keyed'] }))).warnings.filter((warning) => warning.includes('the key of "public.keyed"'))
+    expect(await warnings()).toHaveLength(isSent ? 0 : 1)
+    await source.admin.query('ALTER TABLE keyed REPLICA IDENTITY FULL')
+    expect(await warnings()).toEqual([])
+  })
+
   it('adopts a slot without our note: initial moves it on to the publication, never goes on at its position', async () => {
     for (const snapshotMode of ['initial', 'never'] as const) {
       const request = source.request({ tableNames: ['a'], snapshotMode })
