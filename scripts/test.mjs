@@ -1,6 +1,6 @@
 /**
- * `npm test`: lint, types, then the vitest projects one after the other, every step even when an earlier one failed, with
- * each step's time. Ends with `N passed, N failed` alone on the last line, counted from vitest's own JSON report (lint
+ * `npm test`: lint, types, and the vitest projects, every step even when an earlier one failed, with each step's time. Steps that leave
+ * a core idle run side by side; each one's output comes whole. Ends with `N passed, N failed` alone on the last line, counted from vitest's own JSON report (lint
  * and types count one each), and fails when anything failed or when no test ran at all.
  *
  *   npm test                            everything
@@ -23,6 +23,8 @@ const CHECKS = {
 }
 const PROJECTS = ['unit', 'integration', 'e2e', 'chaos']
 const STEPS = [...Object.keys(CHECKS), ...PROJECTS]
+/** Side by side: each has one process at work for much of its time. */
+const GROUPS = [['unit', 'types', 'lint'], ['integration'], ['e2e', 'chaos']]
 
 /** Running more than the named steps would be a surprise, and so would checks when only a test file was asked for. */
 function parseArguments(args) {
@@ -43,43 +45,50 @@ function parseArguments(args) {
   return { steps, forVitest }
 }
 
-let running
+const running = new Set()
 let interruptedBy
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
     interruptedBy = signal
     // Ctrl-C has reached the whole foreground group already; a second SIGINT would make vitest skip its teardown.
-    if (signal === 'SIGTERM') running?.kill(signal)
+    if (signal === 'SIGTERM') for (const child of running) child.kill(signal)
   })
 }
 
-/** Runs one of our packages' programs with our terminal; resolves to its exit code (1 when a signal ended it). */
-function run(packageName, bin, args) {
+/** Runs one of our packages' programs, its output going to `write`; resolves to its exit code (1 when a signal ended it). */
+function run([packageName, bin, ...args], write) {
   const script = join(dirname(require.resolve(`${packageName}/package.json`)), bin)
   return new Promise((resolve) => {
-    running = spawn(process.execPath, [script, ...args], { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
-    running.on('error', (error) => {
-      console.error(error.message)
+    const child = spawn(process.execPath, [script, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], env: { FORCE_COLOR: process.stdout.isTTY ? '1' : '0', ...process.env } })
+    running.add(child)
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', write)
+    child.on('error', (error) => {
+      write(`${error.message}\n`)
       resolve(1)
     })
-    running.on('exit', (code) => resolve(code ?? 1))
+    child.on('close', (code) => {
+      running.delete(child)
+      resolve(code ?? 1)
+    })
   })
 }
 
-async function runCheck([packageName, bin, ...args]) {
-  const exitCode = await run(packageName, bin, args)
-  return exitCode === 0 ? { passed: 1, failed: 0, skipped: [], failures: [] } : { passed: 0, failed: 1, skipped: [], failures: [packageName] }
+async function runCheck(program, write) {
+  const exitCode = await run(program, write)
+  return exitCode === 0 ? { passed: 1, failed: 0, skipped: [], failures: [] } : { passed: 0, failed: 1, skipped: [], failures: [program[0]] }
 }
 
-async function runProject(project, forVitest, reportDir) {
+async function runProject(project, { forVitest, reportDir, write }) {
   const report = join(reportDir, `${project}.json`)
-  const exitCode = await run('vitest', 'vitest.mjs', [
+  const program = [
+    'vitest',
+    'vitest.mjs',
     'run',
     ...['--project', project, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     // A filter rightly matches nothing in some projects; that it matches nothing at all is caught in the end.
     ...(forVitest.length > 0 ? ['--passWithNoTests', ...forVitest] : []),
-  ])
-  return countReport(report, exitCode)
+  ]
+  return countReport(report, await run(program, write))
 }
 
 /** A failure that vitest does not count as a test (a file that does not load, a failed global setup, an error outside any test) counts one. */
@@ -114,6 +123,29 @@ const firstLine = (message) => (message ?? '').split('\n', 1)[0].slice(0, 300)
 
 const seconds = (sinceMs) => `${((Date.now() - sinceMs) / 1000).toFixed(1)} s`
 
+/** Of several steps at once the first speaks at once, and each other one when it is its turn: when those before it have ended. */
+function outputs() {
+  const waiting = []
+  const flush = () => {
+    while (waiting.length > 0) {
+      const [first] = waiting
+      for (const chunk of first.chunks.splice(0)) process.stdout.write(chunk)
+      if (!first.isOver) return
+      waiting.shift()
+    }
+  }
+  return async (work) => {
+    const output = { chunks: [], isOver: false }
+    waiting.push(output)
+    await work((chunk) => {
+      output.chunks.push(chunk)
+      flush()
+    })
+    output.isOver = true
+    flush()
+  }
+}
+
 /** The package itself runs on older ones (see engines); its development tools say so less clearly than this. */
 function refuseOldNode() {
   const [major, minor] = process.versions.node.split('.').map(Number)
@@ -130,12 +162,11 @@ async function main() {
   const total = { passed: 0, failed: 0, skipped: [], failures: [] }
   const lines = []
   try {
-    for (const step of steps) {
-      if (interruptedBy !== undefined) break
-      console.log(`\n── ${step} ──`)
+    const runStep = async (step, write) => {
       const stepStartedAt = Date.now()
+      write(`\n── ${step} ──\n`)
       const check = CHECKS[step]
-      const counts = check === undefined ? await runProject(step, forVitest, reportDir) : await runCheck(check)
+      const counts = check === undefined ? await runProject(step, { forVitest, reportDir, write }) : await runCheck(check, write)
       total.passed += counts.passed
       total.failed += counts.failed
       total.skipped.push(...counts.skipped)
@@ -145,7 +176,12 @@ async function main() {
         `${step.padEnd(12)} ${verdict.padEnd(7)} ${seconds(stepStartedAt).padStart(8)}   ` +
           `${counts.passed} passed, ${counts.failed} failed${counts.skipped.length > 0 ? `, ${counts.skipped.length} skipped` : ''}`,
       )
-      console.log(`── ${step}: ${verdict} in ${seconds(stepStartedAt)}`)
+      write(`── ${step}: ${verdict} in ${seconds(stepStartedAt)}\n`)
+    }
+    for (const group of GROUPS) {
+      if (interruptedBy !== undefined) break
+      const writers = outputs()
+      await Promise.all(group.filter((step) => steps.includes(step)).map((step) => writers(async (write) => runStep(step, write))))
     }
   } finally {
     rmSync(reportDir, { recursive: true, force: true })
