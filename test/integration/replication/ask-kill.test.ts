@@ -19,7 +19,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-it('stops tables at their changes and makes what is approved exactly once, whichever commit was the last before a kill', { timeout: 600_000 }, async () => {
+it('stops tables at their changes and makes what is approved exactly once, whichever commit was the last before a kill', { timeout: HAS_ALL ? 3_600_000 : 600_000 }, async () => {
   const killer = new CommitKiller()
   await using pipeline = new TestPipeline(
     database.url,
