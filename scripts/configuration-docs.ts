@@ -1,5 +1,6 @@
 /**
- * Keeps docs/configuration.md and replication.example.toml in step with src/config/options.ts, the one table of options:
+ * Keeps docs/configuration.md and replication.example.toml in step with src/config/options.ts, the one table of options, and docs/monitoring.md with
+ * src/model/metrics.ts, the one table of metrics:
  * `npx tsx scripts/configuration-docs.ts` writes them; a unit test fails where they differ.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -8,9 +9,11 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 
 import { CREDENTIAL_OPTIONS, DESTINATION_OPTIONS, ENVIRONMENT_VARIABLES, type OptionEntry, TYPE_OPTION } from '../src/config/options.ts'
 import { starterFile } from '../src/config/starter.ts'
+import { METRICS } from '../src/model/metrics.ts'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
 export const DOCS_FILE = join(root, 'docs/configuration.md')
+export const MONITORING_FILE = join(root, 'docs/monitoring.md')
 export const EXAMPLE_FILE = join(root, 'replication.example.toml')
 
 function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -34,18 +37,22 @@ const TABLES: Readonly<Record<string, string>> = {
   sources: optionTable(CREDENTIAL_OPTIONS),
   duckdb: optionTable([TYPE_OPTION, ...DESTINATION_OPTIONS.duckdb]),
   ducklake: optionTable(DESTINATION_OPTIONS.ducklake),
+  metrics: table(
+    ['metric', 'kind', 'labels', 'meaning'],
+    Object.values(METRICS).map(({ name, kind, labels, description }) => [`\`${name}\``, kind, labels.join(', '), description]),
+  ),
 }
 
 /** The page with its tables as the code has them. */
 export function withCurrentTables(page: string): string {
   return page.replaceAll(/(<!-- table:(\w+) -->\n)[\s\S]*?(<!-- end -->)/g, (_all, start: string, name: string, end: string) => {
     const content = TABLES[name]
-    if (content === undefined) throw new Error(`${DOCS_FILE} asks for an unknown table ${name}`)
+    if (content === undefined) throw new Error(`a page asks for an unknown table ${name}`)
     return `${start}\n${content}\n\n${end}`
   })
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  writeFileSync(DOCS_FILE, withCurrentTables(readFileSync(DOCS_FILE, 'utf8')))
+  for (const file of [DOCS_FILE, MONITORING_FILE]) writeFileSync(file, withCurrentTables(readFileSync(file, 'utf8')))
   writeFileSync(EXAMPLE_FILE, starterFile())
 }

@@ -9,6 +9,7 @@ import { nearestName } from './model/nearest-name.ts'
 
 export type { DestinationConfig, DuckdbDestinationConfig } from './config/destination-section.ts'
 export { maskText } from './config/mask.ts'
+export type { MetricsAddress } from './config/metrics-address.ts'
 export type { ConfigProblem } from './config/problems.ts'
 export { type Config, configPath, configuredTaskQueue, type LoadOptions, readConfig } from './config/read.ts'
 export type { ServerCredentials, SourceConfig } from './config/source-section.ts'

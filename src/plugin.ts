@@ -1,7 +1,7 @@
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { SimplePlugin } from '@temporalio/plugin'
-import type { BundleOptions, ReplayWorkerOptions, Worker, WorkerOptions } from '@temporalio/worker'
+import { type BundleOptions, type ReplayWorkerOptions, Runtime, type Worker, type WorkerOptions } from '@temporalio/worker'
 import { type Logger, pino } from 'pino'
 import type { ActivitySet } from './activities/index.ts'
 import { composeActivities } from './composition.ts'
@@ -31,6 +31,8 @@ export interface PgReplicationPluginOptions {
  *   `taskQueue` is set to something of its own keeps it: then a worker on that queue, with the same plugin, must run where the file is.
  *   While a destination is a local file, let one process only poll the queue that serves it.
  * - A default export of the worker's workflows (Temporal's dynamic workflow) is not carried over.
+ *
+ * Metrics go to the worker's `Runtime`: install it (with `telemetryOptions.metrics`) before the worker is made.
  *
  * Temporal's plugins are marked experimental (facts 33a).
  */
@@ -93,6 +95,8 @@ export class PgReplicationPlugin extends SimplePlugin {
     const set = composeActivities({
       config: this.#config,
       logger: this.#logger,
+      // The host's runtime: its exporter shows our metrics beside its own.
+      meter: Runtime.instance().metricMeter,
       taskQueueOf: ({ name, taskQueue: configured }) =>
         [mainQueue, `${mainQueue}-${name}`].includes(configured) ? taskQueue : configured,
     })

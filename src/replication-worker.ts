@@ -1,17 +1,22 @@
 import { extname } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { MetricMeter } from '@temporalio/common'
 import {
   bundleWorkflowCode,
   DefaultLogger,
   type LogEntry,
   type NativeConnection,
   Runtime,
+  type RuntimeOptions,
   Worker,
   type WorkerOptions,
   type WorkflowBundle,
 } from '@temporalio/worker'
 import type { Logger } from 'pino'
 import type { ActivitySet } from './activities/index.ts'
+import type { MetricsAddress } from './config.ts'
+import { DomainError } from './model/errors.ts'
+import { type MetricEntry, METRICS } from './model/metrics.ts'
 
 /** The workflows' module, for the SDK's bundler: TypeScript as it lies in src/, JavaScript in dist/. */
 export const WORKFLOWS_PATH = fileURLToPath(new URL(`./workflows/index${extname(import.meta.url)}`, import.meta.url))
@@ -78,13 +83,19 @@ export async function createReplicationWorkers(options: ReplicationWorkersOption
   }
 }
 
+/** The SDK's default buckets are for milliseconds. */
+const BUCKETS = Object.fromEntries(Object.values<MetricEntry>(METRICS).flatMap(({ name, buckets }) => (buckets === undefined ? [] : [[name, [...buckets]]])))
+
 /** What of the SDK's many fields says something to people. */
 const LOGGED_FIELDS = ['taskQueue', 'workflowType', 'workflowId', 'activityType', 'attempt', 'slotName'] as const
 
 /**
- * Makes the SDK log through our logger and leave signals to us. Once in a process, before anything else of the SDK.
+ * Makes the SDK log through our logger, leave signals to us, and serve its metrics and ours under `/metrics`. Once in a process, before anything else of
+ * the SDK. Returns the meter for ours.
+ *
+ * Throws `InvalidConfig` where the address for metrics was asked for and cannot be had; the default one is given up with a warning.
  */
-export function installRuntime(logger: Logger): void {
+export function installRuntime(logger: Logger, metrics: MetricsAddress | null): MetricMeter {
   const sdk = logger.child({ component: 'temporal' })
   const log = ({ level, message, meta }: LogEntry): void => {
     const { error } = meta ?? {}
@@ -96,5 +107,22 @@ export function installRuntime(logger: Logger): void {
     else if (level === 'WARN' && !message.startsWith('No workflows registered')) sdk.warn(entry, message)
     else sdk.debug(entry, message)
   }
-  Runtime.install({ logger: new DefaultLogger('INFO', log), shutdownSignals: [] })
+  const options: RuntimeOptions = { logger: new DefaultLogger('INFO', log), shutdownSignals: [] }
+  if (metrics === null) return Runtime.install(options).metricMeter
+  try {
+    return Runtime.install({ ...options, telemetryOptions: { metrics: { attachServiceName: false, prometheus: { bindAddress: metrics.address, histogramBucketOverrides: BUCKETS } } } }).metricMeter
+  } catch (error) {
+    const reason = error instanceof Error ? (/\((os error \d+)\)/.exec(error.message)?.[0] ?? error.name) : 'error'
+    if (metrics.isGiven) throw noMetrics(metrics.address, reason)
+    logger.warn({ address: metrics.address, reason }, 'no metrics: their default address cannot be had; REPLICATION_METRICS_ADDRESS names another, or off')
+    return Runtime.install(options).metricMeter
+  }
+}
+
+function noMetrics(address: string, reason: string): DomainError {
+  return new DomainError({
+    kind: 'InvalidConfig',
+    message: `metrics cannot be served at ${address} ${reason}: another program listens there, or this machine has no such address`,
+    remedy: 'set REPLICATION_METRICS_ADDRESS to a free port (or to off)',
+  })
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { MetricMeter } from '@temporalio/common'
 import type { NativeConnection } from '@temporalio/worker'
 import { pino, type Logger } from 'pino'
 import { safeStack } from './activities/failures.ts'
@@ -28,8 +29,8 @@ async function main(): Promise<void> {
   const stopping = stopOnSignals(logger)
   const config = loadConfig({ env: process.env })
   const settings = readTemporalSettings(process.env)
-  installRuntime(logger)
-  const running = await start(config, { settings, logger, signal: stopping })
+  const meter = installRuntime(logger, config.metrics)
+  const running = await start(config, { settings, logger, meter, signal: stopping })
   if (running === null) return
   const { workers, connection } = running
   stopping.addEventListener('abort', () => {
@@ -51,10 +52,10 @@ async function main(): Promise<void> {
 /** Tries until Temporal answers. Null when it was told to stop meanwhile. */
 async function start(
   config: Config,
-  { settings, logger, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly signal: AbortSignal },
+  { settings, logger, meter, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly signal: AbortSignal },
 ): Promise<Running | null> {
   const workflowBundle = await bundleWorkflowsApart()
-  const activitySet = composeActivities({ config, logger })
+  const activitySet = composeActivities({ config, logger, meter })
   const { namespace, address } = settings
   for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {
     let connection: NativeConnection | null = null

@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity'
-import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
+import { ApplicationFailure, CancelledFailure, noopMetricMeter } from '@temporalio/common'
 import type { Logger } from 'pino'
 import type {
   ChangeTablesRequest,
@@ -7,6 +7,8 @@ import type {
   DropRequest,
   InitializeRequest,
   InitializeResult,
+  LiveProgress,
+  Measure,
   OperationContext,
   ReplicationEngine,
   RetryRequest,
@@ -22,7 +24,9 @@ import type { ReplicationSpec } from '../model/spec.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
 import { isUnexpected, safeStack, toFailure } from './failures.ts'
 import { heartbeatWhile, mustRunAgain, throwForEnding } from './heartbeat.ts'
+import { MetricSet, type PipelineId, PipelineMetrics } from './pipeline-metrics.ts'
 import { SessionKeeper } from './sessions.ts'
+import { TableLog } from './table-log.ts'
 import { isWorkflowOpen } from './workflow-openness.ts'
 
 /** Names as a workflow's input has them; null = `default`, or the only one configured. */
@@ -68,6 +72,8 @@ export interface ActivityDependencies {
   /** Looks names up in the configuration. Throws `InvalidInput` or `InvalidConfig`. */
   readonly resolvePipeline: (names: PipelineNames) => ResolvedPipeline
   readonly logger: Logger
+  /** Where measures go; nowhere by default. */
+  readonly metrics?: MetricSet
   /** Asked of Temporal with the worker's own client by default. */
   readonly isWorkflowOpen?: (workflowId: string) => Promise<boolean>
   /** How long a session stays open between two activities; for tests. */
@@ -83,8 +89,11 @@ export interface ActivitySet {
 
 interface Operation<T> {
   readonly name: string
+  readonly pipeline: PipelineId
   /** Whose session it uses; null = none. */
   readonly spec: ReplicationSpec | null
+  /** The replication goes on by it: where it fails for good, the replication has stopped. */
+  readonly isVital?: boolean
   /** Happens all the time: logged at level debug only. */
   readonly isRoutine?: boolean
   readonly run: (context: OperationContext) => Promise<T>
@@ -93,27 +102,51 @@ interface Operation<T> {
 /** Translates between Temporal and the engine; who does the work is handed in. */
 export function createActivities(dependencies: ActivityDependencies): ActivitySet {
   const { engine, logger } = dependencies
+  const metrics = new PipelineMetrics(dependencies.metrics ?? new MetricSet(noopMetricMeter))
+  const tableLog = new TableLog(logger)
+  const forget = (pipeline: PipelineId, owner: string): void => {
+    metrics.forget(pipeline, owner)
+    tableLog.forget(owner)
+  }
   const sessions = new SessionKeeper({
-    release: (request) => engine.release(request),
+    release: async (request) => {
+      forget(request.spec, request.owner)
+      await engine.release(request)
+    },
     onReleaseError: (error) => {
       logger.warn({ error: describe(error) }, 'a session could not be closed; the source or the file may be held until the worker ends')
     },
     ...(dependencies.lingerMs === undefined ? {} : { lingerMs: dependencies.lingerMs }),
   })
 
-  async function perform<T>({ name, spec, isRoutine = false, run }: Operation<T>): Promise<T> {
+  async function perform<T>({ name, pipeline, spec, isVital = false, isRoutine = false, run }: Operation<T>): Promise<T> {
     const activity = Context.current()
     const owner = ownerOf(activity)
     const signal = activity.cancellationSignal
-    const isOpen = dependencies.isWorkflowOpen ?? isWorkflowOpen(activity.client)
+    const { source, destination, slotName } = pipeline
+    const fields = { workflowId: owner, source, destination, ...(slotName === null ? {} : { slotName }) }
+    const context = {
+      signal,
+      owner,
+      isWorkflowOpen: dependencies.isWorkflowOpen ?? isWorkflowOpen(activity.client),
+      observe: (measure: Measure) => { metrics.observe(pipeline, measure) },
+    }
     const work = (): Promise<T> =>
-      heartbeatWhile(activity, (report) => run({ signal, owner, isWorkflowOpen: isOpen, report }))
+      heartbeatWhile(activity, (beat) => {
+        const report = (live: LiveProgress): void => {
+          beat(live)
+          metrics.report(pipeline, owner, live)
+          if (live.progress !== undefined) tableLog.note(owner, fields, live.progress.tables)
+        }
+        return run({ ...context, report })
+      })
     const startedAt = performance.now()
     try {
       const result = spec === null ? await work() : await sessions.use({ spec, owner }, work, () => isOver(activity))
-      const entry = { operation: name, workflowId: owner, ...(spec === null ? {} : { slotName: spec.slotName }), durationMs: Math.round(performance.now() - startedAt) }
+      const entry = { operation: name, ...fields, durationMs: Math.round(performance.now() - startedAt) }
       if (isRoutine) logger.debug(entry, `${name} done`)
       else logger.info(entry, `${name} done`)
+      if (isVital) metrics.goesOn(pipeline)
       if (mustRunAgain(activity)) return await throwForEnding(activity)
       return result
     } catch (error) {
@@ -122,10 +155,17 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
       if (signal.aborted) return await throwForEnding(activity)
       if (error instanceof ApplicationFailure || error instanceof CancelledFailure) throw error
       const attempt = activity.info.attempt
-      logger.warn({ operation: name, workflowId: owner, attempt, error: describe(error) }, `${name} failed`)
-      throw toFailure(error, { operation: name, attempt })
+      logger.warn({ operation: name, ...fields, attempt, error: describe(error) }, `${name} failed`)
+      const failure = toFailure(error, { operation: name, attempt })
+      const { type, isFinal } = { type: failure.type ?? 'error', isFinal: failure.nonRetryable === true }
+      metrics.failed(pipeline, { type, isFinal })
+      // Of two that want one slot, the refused one has stopped, not the pipeline.
+      if (isVital && isFinal && type !== 'AlreadyReplicating') metrics.stopped(pipeline, type)
+      throw failure
     }
   }
+
+  const performOn = <T>(operation: Omit<Operation<T>, 'pipeline'> & { readonly spec: ReplicationSpec }): Promise<T> => perform({ ...operation, pipeline: operation.spec })
 
   const activities: ReplicationActivities = {
     async resolvePipeline(names) {
@@ -136,24 +176,27 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
       }
     },
     initializeReplication: (request) =>
-      perform({ name: 'initialize', spec: request.spec, run: (context) => engine.initialize(request, context) }),
-    replicateSlice: (request) => perform({ name: 'slice', spec: request.spec, isRoutine: true, run: (context) => engine.runSlice(request, context) }),
-    spoolChanges: (request) => perform({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
+      performOn({ name: 'initialize', spec: request.spec, isVital: true, run: (context) => engine.initialize(request, context) }),
+    replicateSlice: (request) => performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) }),
+    spoolChanges: (request) => performOn({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
     retryFailedTables: (request) =>
-      perform({ name: 'retry tables', spec: request.spec, run: ({ owner }) => engine.retryTables({ ...request, owner }) }),
-    changeTables: (request) => perform({ name: `${request.order.tag} tables`, spec: request.spec, run: (context) => engine.changeTables(request, context) }),
+      performOn({ name: 'retry tables', spec: request.spec, run: ({ owner }) => engine.retryTables({ ...request, owner }) }),
+    changeTables: (request) => performOn({ name: `${request.order.tag} tables`, spec: request.spec, run: (context) => engine.changeTables(request, context) }),
     releaseReplication: ({ spec }) =>
-      perform({
+      performOn({
         name: 'release',
         spec,
         run: async ({ owner }) => {
           await engine.release({ spec, owner })
           sessions.forget({ spec, owner })
+          forget(spec, owner)
+          // A one-shot workflow lets go of the slot after a failure, too; this one only when it is told to stop.
+          if (Context.current().info.workflowType === 'replicate') metrics.goesOn(spec)
         },
       }),
-    readByXmin: (request) => perform({ name: 'read by xmin', spec: null, run: (context) => engine.syncByXmin(request, context) }),
-    verifySlice: (request) => perform({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) }),
-    dropSlotAndPublication: (request) => perform({ name: 'drop', spec: null, run: (context) => engine.drop(request, context) }),
+    readByXmin: (request) => perform({ name: 'read by xmin', pipeline: { ...request.spec, slotName: null }, spec: null, isVital: true, run: (context) => engine.syncByXmin(request, context) }),
+    verifySlice: (request) => performOn({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) }),
+    dropSlotAndPublication: (request) => perform({ name: 'drop', pipeline: request, spec: null, run: (context) => engine.drop(request, context) }),
   }
   return { activities, close: () => sessions.closeAll() }
 }

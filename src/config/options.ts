@@ -1,3 +1,5 @@
+import { DEFAULT_METRICS_ADDRESS } from '../model/metrics.ts'
+
 /** How an option's value is read and checked. */
 export type OptionKind =
   | { readonly tag: 'text' }
@@ -215,6 +217,11 @@ export const ENVIRONMENT_VARIABLES = [
     name: 'REPLICATION_TASK_QUEUE',
     description: 'Temporal task queue of the workflows and of the activities that write no local file.',
     default: '`pg-replication`',
+  },
+  {
+    name: 'REPLICATION_METRICS_ADDRESS',
+    description: 'Where the worker serves `/metrics` for Prometheus: IP address and port (`0.0.0.0:9464` for scraping from elsewhere), a port on loopback, or `off`.',
+    default: `\`${DEFAULT_METRICS_ADDRESS}\`; off where that port is taken`,
   },
 ] as const
 

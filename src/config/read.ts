@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path'
 import { nearestName } from '../model/nearest-name.ts'
 import { assignOverrides, type EnvironmentOverride, readOverrides, type Section } from './environment.ts'
 import { DEFAULT_CONFIG_FILE, DEFAULT_TASK_QUEUE } from './options.ts'
+import { type MetricsAddress, readMetricsAddress } from './metrics-address.ts'
 import type { ConfigProblem } from './problems.ts'
 import { type DestinationConfig, readDestination } from './destination-section.ts'
 import type { RawSection } from './layers.ts'
@@ -15,6 +16,8 @@ export interface Config {
   readonly file: { readonly path: string; readonly exists: boolean }
   /** Of the workflows, and of the activities that write no local file. */
   readonly taskQueue: string
+  /** Where the worker serves its metrics; null = nowhere. */
+  readonly metrics: MetricsAddress | null
   readonly sources: Readonly<Record<string, SourceConfig>>
   readonly destinations: Readonly<Record<string, DestinationConfig>>
 }
@@ -46,6 +49,7 @@ export function readConfig(options: LoadOptions): { readonly config: Config; rea
   const file = readTomlFile(configPath(options), problems)
   const overrides = readOverrides(options.env, problems)
   const taskQueue = configuredTaskQueue(options.env)
+  const metrics = readMetricsAddress(options.env, problems)
   noteUnknownSections(file, problems)
 
   const context: ReadContext = { directory: dirname(file.path), problems }
@@ -60,7 +64,7 @@ export function readConfig(options: LoadOptions): { readonly config: Config; rea
     if (destination !== undefined) destinations[raw.name] = destination
   }
   noteSharedFiles(destinations, problems)
-  const config: Config = { file: { path: file.path, exists: file.exists }, taskQueue, sources, destinations }
+  const config: Config = { file: { path: file.path, exists: file.exists }, taskQueue, metrics, sources, destinations }
   return { config: deepFreeze(config), problems }
 }
 

@@ -82,6 +82,8 @@ export interface OperationContext {
   isWorkflowOpen(workflowId: string): Promise<boolean>
   /** Called a few times a second at most with live figures; the caller throttles further. */
   report(live: LiveProgress): void
+  /** Told of what happens in the data plane, as it happens: metrics count it. */
+  observe(measure: Measure): void
 }
 
 /** Live figures of the running activity: heartbeat details, shown by `cli status`. */
@@ -89,6 +91,38 @@ export interface LiveProgress {
   /** For people: "waiting for pids 12, 15 …", "copying public.orders 40 %". */
   readonly activity: string
   readonly progress?: ReplicationProgress
+  readonly slot?: SlotFigures
+}
+
+/** What a slot costs; null where it is not known. */
+export interface SlotFigures {
+  readonly retainedWalBytes: number | null
+  /** `max_slot_wal_keep_size`; null = there is no bound, too. */
+  readonly maxSlotWalKeepBytes: number | null
+  /** Of the files beside the destination. */
+  readonly spoolBytes: number
+}
+
+export type Measure =
+  /** The slot's session was opened: connections, destination, spool. */
+  | { readonly tag: 'sessionOpened' }
+  | CommitMeasure
+
+/** A destination commit that is in force. */
+export interface CommitMeasure {
+  readonly tag: 'committed'
+  readonly work: 'stream' | 'copy' | 'replay'
+  readonly durationMs: number
+  readonly rowCount: number
+  /** As staged. */
+  readonly byteCount: number
+  /** What it has brought, by `schema.table`. */
+  readonly tables: Readonly<Record<string, TableGain>>
+}
+
+/** Rows that one commit has brought to a table. */
+export interface TableGain extends ChangeCounts {
+  readonly copiedRows: number
 }
 
 export interface InitializeRequest {

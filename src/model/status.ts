@@ -48,3 +48,10 @@ export interface ChangeCounts {
   readonly deletes: number
   readonly truncates: number
 }
+
+/** How many tables are in each state. */
+export function tableStateCounts(tables: Readonly<Record<string, Pick<TableStatus, 'state'>>>): Readonly<Record<TableState, number>> {
+  const counts: Record<TableState, number> = { pending: 0, snapshotting: 0, streaming: 0, failed: 0, removed: 0 }
+  for (const { state } of Object.values(tables)) counts[state] += 1
+  return counts
+}

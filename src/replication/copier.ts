@@ -2,10 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type ChunkStage, type Destination, type Fence, nextGeneration, replacingOf, type RowLookup, type TableRecord } from '../model/destination.ts'
 import { DomainError, type ErrorKind } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
+import type { CommitMeasure } from '../model/replication.ts'
 import type { ChangedTable, ChunkCopy, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
+import { beginCommit, gainOf } from './commit-measure.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
 import { stopped } from './retry.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
@@ -34,6 +36,7 @@ export interface CopierOptions {
   /** Serialises everything that changes records. */
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
   readonly onActivity: (text: string) => void
+  readonly onCommitted: (commit: CommitMeasure) => void
   readonly spec: Pick<ReplicationSpec, 'schemaChanges'>
   /** The position that is applied at the destination. */
   readonly appliedLsn: () => Lsn
@@ -244,16 +247,18 @@ export class Copier {
   }
 
   async #applyChunk(table: TableRuntime, stage: ChunkStage, { index, generation }: { index: number; generation: number }): Promise<boolean> {
-    const { destination, fence, lookup, exclusive, signal } = this.#options
+    const { destination, fence, lookup, exclusive, signal, onCommitted } = this.#options
     return exclusive(async () => {
       if (table.generation !== generation || table.record.state === 'failed' || signal.aborted) return false
       stage.withRecord(table.record)
       const rowCount = stage.rowCount
+      const endCommit = beginCommit('copy', stage)
       const result = await destination.applyChunk(fence, stage, lookup)
       const [record] = result.tables
       if (record === undefined) return false
-      table.update(record)
       const name = tableKey(record.source)
+      if (record.state !== 'failed') onCommitted(endCommit({ [name]: gainOf(record, table.record) }))
+      table.update(record)
       this.copied.set(name, (this.copied.get(name) ?? 0) + rowCount)
       const isWhole = record.copy?.chunks.every(({ done }) => done !== null) === true
       if (isWhole) {

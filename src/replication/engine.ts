@@ -3,7 +3,7 @@ import { DomainError } from '../model/errors.ts'
 import { formatLsn, parseLsn, ZERO_LSN } from '../model/lsn.ts'
 import type {
   ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, ReleaseRequest, ReplicationEngine, RetryRequest,
-  SliceRequest, SliceResult, SpoolRequest, SpoolResult, XminRequest, XminResult,
+  SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
 import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
@@ -24,10 +24,10 @@ import { knownNames } from './named-tables.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
-import { SpoolSlice } from './spool-slice.ts'
+import { slotFiguresOf, SpoolSlice } from './spool-slice.ts'
 import { Spools } from './spools.ts'
 import { SlotSession } from './slot-session.ts'
-import { covering, StreamSpool } from './stream-spool.ts'
+import { covering } from './stream-spool.ts'
 import { verify } from './verify-engine.ts'
 import { syncByXmin } from './xmin-engine.ts'
 import { carryOut } from './table-orders.ts'
@@ -128,6 +128,7 @@ class Engine implements ReplicationEngine {
     if (session === undefined) {
       session = await this.#openSession(request.spec, context)
       this.#sessions.set(name, session)
+      context.observe({ tag: 'sessionOpened' })
     }
     return session.run(request, context)
   }
@@ -232,8 +233,17 @@ class Engine implements ReplicationEngine {
     const source = createSource(this.#dependencies.credentialsOf(spec.source), spec.publicationName)
     try {
       const folder = this.#dependencies.spoolFolder(spec.destination, key)
-      const spool = new StreamSpool(folder, await source.identify())
-      return await new SpoolSlice(request, { source, spool, stagingFolder: folder, signal: context.signal, onActivity: (activity) => { context.report({ activity }) } }).run()
+      const spools = new Spools(folder, await source.identify())
+      const live: { activity: string; slot?: SlotFigures } = { activity: 'watching the slot' }
+      const report = (): void => { context.report({ ...live }) }
+      return await new SpoolSlice(request, {
+        source,
+        spool: spools.stream,
+        stagingFolder: folder,
+        signal: context.signal,
+        onActivity: (activity) => { live.activity = activity; report() },
+        onLook: (health) => { live.slot = slotFiguresOf(health, spools.byteCount); report() },
+      }).run()
     } finally {
       await source.close()
     }

@@ -5,6 +5,7 @@ import type { Lsn } from '../model/lsn.ts'
 import type { Source } from '../model/source.ts'
 import { keepsPast } from '../model/shapes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
+import { beginCommit, type EndCommit } from './commit-measure.ts'
 import { isWorthKeeping, stopped } from './retry.ts'
 import type { SchemaWatcher } from './schema-watcher.ts'
 import { SpoolPass } from './spool-pass.ts'
@@ -29,8 +30,8 @@ export interface ReplayOptions {
   readonly newWatcher: () => SchemaWatcher
   /** Serialises everything that changes records. */
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
-  /** A batch is in force: the record as it is. */
-  readonly onApplied: (record: TableRecord) => void
+  /** A batch is in force: the record as it is (and, in `tables`, as it was). */
+  readonly onApplied: (record: TableRecord, endCommit: EndCommit) => void
 }
 
 /**
@@ -135,11 +136,12 @@ export class Replay {
     try {
       return await exclusive(async () => {
         const record = pass.table.withUsedApprovals({ ...this.#table.record, quarantine: { ...this.#quarantine, startOffset: pass.offset } })
+        const endCommit = beginCommit('replay', sealed.batch)
         const { tables, failures } = await destination.applyBatch(fence, sealed.batch, { appliedLsn: null, lookup, records: [record] })
         const failure = failures.find(({ oid }) => oid === this.#oid)
         if (failure !== undefined) return failure.error
         const applied = tables.find(({ oid }) => oid === this.#oid) ?? record
-        onApplied(applied)
+        onApplied(applied, endCommit)
         pass.table.update(applied)
         if (applied.quarantine === null) this.#leave(pass.table)
         else this.#table.update(applied)

@@ -2,12 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Destination, Fence, PipelineState, RowLookup, TableFailure, TableRecord } from '../model/destination.ts'
 import { formatLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { OperationContext, SliceRequest, SliceResult } from '../model/replication.ts'
-import type { Source, SourceHealth } from '../model/source.ts'
+import type { Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationProgress } from '../model/status.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { ChangeTally } from './change-tally.ts'
+import type { EndCommit } from './commit-measure.ts'
 import { Copier } from './copier.ts'
 import { swapFinishedCopies } from './finished-copies.ts'
 import { namedTables } from './named-tables.ts'
@@ -18,8 +19,8 @@ import { Replays } from './replays.ts'
 import { isWorthKeeping, stopped } from './retry.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
+import { SlotHealth } from './slot-health.ts'
 import { dropUnloaded, SnapshotLoader } from './snapshot-loader.ts'
-import { walBudgetOf, walWarnings } from './spool-slice.ts'
 import { Spools } from './spools.ts'
 import { StreamFlow } from './stream-flow.ts'
 import { TableRuntime } from './table-runtime.ts'
@@ -73,12 +74,13 @@ export class SlotSession {
   #replaying: Promise<void> = Promise.resolve()
   #isRunning = false
   #closing: Promise<void> | null = null
-  #health: SourceHealth | null = null
+  readonly #health: SlotHealth
   #activity = ''
   #hasLoadedSnapshots = false
   readonly #records = new RecordQueue()
   #transactions = 0
   #tally = new ChangeTally()
+  #observe: OperationContext['observe'] = () => undefined
   /** Ends the running slice with an error. */
   #fail: (error: unknown) => void = () => void this.close()
   /** Called when something happened that may end the slice. */
@@ -94,6 +96,7 @@ export class SlotSession {
       table.spool = spools.of(record.oid)
       this.#tables.set(record.oid, table)
     }
+    this.#health = new SlotHealth({ source, spec, spools })
     this.#lookup = createLookup(source, this.#tables)
     const tables = this.#tables
     const warn = (warning: string): void => void this.#warned.add(warning)
@@ -109,9 +112,9 @@ export class SlotSession {
       spools,
       appliedLsn: state.appliedLsn ?? ZERO_LSN,
       exclusive: async (work) => this.#records.run(work),
-      onApplied: (records, transactions) => {
+      onApplied: (records, { transactions, endCommit }) => {
         this.#transactions += transactions
-        for (const record of records) this.#count(record)
+        this.#count(records, endCommit)
       },
       onTableFailures: async (failures) => this.#stopTables(failures),
       onMove: () => { this.#catalog.pollIfDue(); this.#wake() },
@@ -129,7 +132,7 @@ export class SlotSession {
       // Names that the table had meanwhile may be others' by now: it is followed to its present one when it has joined.
       newWatcher: () => new SchemaWatcher({ spec, source, destination, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
       exclusive: async (work) => this.#records.run(work),
-      onApplied: (record) => { this.#count(record) },
+      onApplied: (record, endCommit) => { this.#count([record], endCommit) },
       onActivity: (text) => { this.#activity = text },
     })
     this.#catalog = new CatalogWatch({
@@ -174,12 +177,11 @@ export class SlotSession {
   /** The data plane's part of the status, from what is known now. */
   progress(): ReplicationProgress {
     const { appliedLsn, lastCommitTimeMicros } = this.#flow
-    const isBehind = lastCommitTimeMicros > 0n && appliedLsn < (this.#health?.currentLsn ?? ZERO_LSN)
     return progressOf([...this.#tables.values()].map(({ record }) => record), {
       appliedLsn,
-      health: this.#health,
-      lagMs: isBehind ? Math.max(0, Date.now() - Number(lastCommitTimeMicros / 1000n)) : 0,
-      warnings: [...this.#options.warnings, ...this.#warned, ...(this.#health === null ? [] : walWarnings(this.#options.spec, this.#health))],
+      health: this.#health.newest,
+      lagMs: this.#health.lagMs({ appliedLsn, lastCommitTimeMicros, nowMs: Date.now() }),
+      warnings: [...this.#options.warnings, ...this.#warned, ...this.#health.warnings],
     })
   }
 
@@ -199,11 +201,12 @@ export class SlotSession {
     const fromLsn = this.#flow.appliedLsn
     this.#transactions = 0
     this.#tally = new ChangeTally()
+    this.#observe = (measure) => { context.observe(measure) }
     try {
       await this.#records.run(async () => swapFinishedCopies(this.#tables.values(), this.#options))
       const work = request.mode === 'copy' ? this.#copySlice(request, context, ended.signal) : this.#streamSlice(request, context, ended)
       const outcome = await Promise.race([work, failed])
-      await this.#refreshHealth()
+      await this.#health.look()
       if (!this.#mustRestart) return this.#resultOf(outcome, fromLsn)
       await this.close()
       return this.#resultOf(context.signal.aborted ? outcome : { ...outcome, ended: 'time' }, fromLsn)
@@ -232,7 +235,7 @@ export class SlotSession {
       fromLsn: formatLsn(fromLsn),
       toLsn: formatLsn(this.#flow.appliedLsn),
       untilLsn: outcome.untilLsn,
-      hasWalBudget: this.#health !== null && walBudgetOf(this.#options.spec, this.#health) !== null,
+      hasWalBudget: this.#health.hasWalBudget,
     }
   }
 
@@ -317,8 +320,9 @@ export class SlotSession {
     return new Set(namedTables(live, tableNames, this.#options.spec.schemaName).map(({ oid }) => oid))
   }
 
-  #count(record: TableRecord): void {
-    this.#tally.add(record, this.#tables.get(record.oid)?.record ?? null)
+  #count(records: readonly TableRecord[], endCommit: EndCommit): void {
+    const gains = records.map((record) => [tableKey(record.source), this.#tally.add(record, this.#tables.get(record.oid)?.record ?? null)] as const)
+    this.#observe(endCommit(Object.fromEntries(gains)))
   }
 
   #tablesToCopy(wanted: ReadonlySet<number> | null): readonly TableRuntime[] {
@@ -375,6 +379,7 @@ export class SlotSession {
       appliedLsn: this.#flow.appliedLsn,
       exclusive: async (work) => this.#records.run(work),
       onActivity: (text) => { this.#activity = text },
+      onCommitted: this.#observe,
       warn: (warning) => void this.#warned.add(warning),
     })
     try {
@@ -397,6 +402,7 @@ export class SlotSession {
       signal,
       exclusive: async (work) => this.#records.run(work),
       onActivity: (text) => { this.#activity = text },
+      onCommitted: this.#observe,
       spec: this.#options.spec,
       appliedLsn: () => this.#flow.appliedLsn,
       onWaiting: (pids, prepared) => {
@@ -416,7 +422,7 @@ export class SlotSession {
   }
 
   #refresh(): void {
-    void this.#refreshHealth()
+    void this.#health.look()
     if (this.#flow.isFlowing) this.#catalog.pollRegularly()
   }
 
@@ -431,17 +437,10 @@ export class SlotSession {
     })
   }
 
-  async #refreshHealth(): Promise<void> {
-    try {
-      this.#health = await this.#options.source.health(this.#options.spec.slotName)
-    } catch {
-      // The stream tells when the source is gone; figures may be old until then.
-    }
-  }
-
   #report(context: OperationContext): void {
     const activity = this.#activity === '' ? `streaming, applied to ${formatLsn(this.#flow.appliedLsn)}` : this.#activity
-    context.report({ activity, progress: this.progress() })
+    const slot = this.#health.figures
+    context.report({ activity, progress: this.progress(), ...(slot === null ? {} : { slot }) })
   }
 
   /** Lets go of slot and files. What was committed stays; what was staged is read again from the slot. Idempotent. */

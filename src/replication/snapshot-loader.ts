@@ -1,8 +1,10 @@
 import { nextGeneration, replacingOf, type ChunkStage, type Destination, type Fence, type RowLookup, type TableRecord } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
+import type { CommitMeasure } from '../model/replication.ts'
 import type { KeptSnapshot, Source } from '../model/source.ts'
 import { tableKey } from '../model/table-schema.ts'
+import { beginCommit, gainOf } from './commit-measure.ts'
 import { isTableFault, schemaOf } from './copier.ts'
 import { stopped } from './retry.ts'
 import { stageCopy } from './stage-copy.ts'
@@ -18,6 +20,7 @@ export interface SnapshotLoaderOptions {
   readonly appliedLsn: Lsn
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
   readonly onActivity: (text: string) => void
+  readonly onCommitted: (commit: CommitMeasure) => void
   readonly warn: (warning: string) => void
 }
 
@@ -109,7 +112,7 @@ export class SnapshotLoader {
     snapshot: KeptSnapshot,
     range: { readonly index: number; readonly lower: readonly string[] | null; readonly upper: readonly string[] | null; readonly signal: AbortSignal },
   ): Promise<boolean> {
-    const { source, destination, fence, lookup, exclusive, onActivity } = this.#options
+    const { source, destination, fence, lookup, exclusive, onActivity, onCommitted } = this.#options
     const { record } = table
     const name = tableKey(record.source)
     const read = await source.beginSnapshotRead(snapshot, { table: schemaOf(record), range: { lower: range.lower, upper: range.upper }, signal: range.signal })
@@ -121,9 +124,11 @@ export class SnapshotLoader {
       await exclusive(async () => {
         stage.withRecord(table.record)
         const { rowCount } = stage
+        const endCommit = beginCommit('copy', stage)
         const { tables } = await destination.applyChunk(fence, stage, lookup)
         const [applied] = tables
         if (applied === undefined) return
+        if (applied.state !== 'failed') onCommitted(endCommit({ [name]: gainOf(applied, table.record) }))
         const isWhole = applied.state === 'streaming'
         table.update(isWhole ? await destination.swapCopy(fence, applied) : applied)
         this.copied[name] = { rows: rowCount + (this.copied[name]?.rows ?? 0) }

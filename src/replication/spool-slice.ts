@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChangeHandler } from '../model/change.ts'
 import { DomainError, type ErrorReport, reportOf } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
-import type { SpoolRequest, SpoolResult } from '../model/replication.ts'
+import type { SlotFigures, SpoolRequest, SpoolResult } from '../model/replication.ts'
 import type { ReplicationStream, Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { SegmentWriter, StreamSpool } from './stream-spool.ts'
@@ -26,6 +26,8 @@ export interface SpoolSliceOptions {
   readonly stagingFolder: string
   readonly signal: AbortSignal
   readonly onActivity: (text: string) => void
+  /** What the slot was seen to be like. */
+  readonly onLook: (health: SourceHealth) => void
 }
 
 /** The most WAL that the slot shall hold back; null = there is no bound. */
@@ -34,6 +36,11 @@ export function walBudgetOf({ walBudgetBytes, flushSlot }: Pick<ReplicationSpec,
   if (!flushSlot) return null
   if (walBudgetBytes !== null) return walBudgetBytes
   return maxSlotWalKeepBytes === null ? null : Math.floor(maxSlotWalKeepBytes * DEFAULT_SHARE)
+}
+
+/** What is measured of a slot. */
+export function slotFiguresOf({ slot, maxSlotWalKeepBytes }: SourceHealth, spoolBytes: number): SlotFigures {
+  return { retainedWalBytes: slot?.retainedWalBytes ?? null, maxSlotWalKeepBytes, spoolBytes }
 }
 
 /** Tells where the slot holds back about as much WAL as it shall. */
@@ -96,6 +103,7 @@ export class SpoolSlice {
   async #look(): Promise<number | null> {
     const { spec } = this.#request
     this.#health = await this.#options.source.health(spec.slotName)
+    this.#options.onLook(this.#health)
     const { slot } = this.#health
     if (slot === null || slot.walStatus === 'lost' || slot.confirmedFlushLsn === null) {
       throw new DomainError({
@@ -157,6 +165,7 @@ export class SpoolSlice {
     }
     if (target.writer.isFull) this.#fullAtBytes = spool.byteCount
     this.#health = await source.health(slotName)
+    this.#options.onLook(this.#health)
   }
 
   /** Saves and confirms what comes, until everything up to `untilLsn` has come, or the spool is full, or the time is over. */

@@ -1,4 +1,4 @@
-import { readdirSync, rmSync } from 'node:fs'
+import { readdirSync, rmSync, statSync } from 'node:fs'
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { TableRecord } from '../model/destination.ts'
@@ -56,6 +56,11 @@ export class Spools {
     }
     for (const name of filesOf(this.folder)) if (!names.has(name)) rmSync(this.pathOf(name), { force: true })
     return lost
+  }
+
+  /** What all files take: the stream's, stopped tables', and those of transactions in progress. */
+  get byteCount(): number {
+    return filesOf(this.folder).reduce((sum, name) => sum + (statSync(this.pathOf(name), { throwIfNoEntry: false })?.size ?? 0), this.stream.byteCount)
   }
 
   of(oid: number): TableSpool | null {

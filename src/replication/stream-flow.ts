@@ -3,6 +3,7 @@ import { withoutCopy, type Batch, type Destination, type Fence, type RowLookup, 
 import { maxLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { ReplicationStream, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
+import { beginCommit, type EndCommit } from './commit-measure.ts'
 import { isBeside } from './finished-copies.ts'
 import type { SchemaWatcher } from './schema-watcher.ts'
 import { openSpooledStream } from './spooled-stream.ts'
@@ -30,8 +31,8 @@ export interface StreamFlowOptions {
   readonly appliedLsn: Lsn
   /** Serialises everything that changes records. */
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
-  /** A batch is in force: the records as they were and as they are, and the transactions in it. */
-  readonly onApplied: (records: readonly TableRecord[], transactions: number) => void
+  /** A batch is in force: the records as they are (and, in `tables`, as they were). */
+  readonly onApplied: (records: readonly TableRecord[], applied: { readonly transactions: number; readonly endCommit: EndCommit }) => void
   /** Tables cannot take their changes. Nothing of the batch is in force; called while records may be changed, after it nothing more is applied. */
   readonly onTableFailures: (failures: readonly TableFailure[]) => Promise<void>
   /** The position moved, or a table joined. */
@@ -308,13 +309,14 @@ export class StreamFlow {
       const records = [...(await this.#spooledRecords(sealed)), ...this.#usedApprovals()]
       // What was staged beside the stream may come after the server's own position was taken.
       const appliedLsn = maxLsn(this.#appliedLsn, sealed.endLsn)
+      const endCommit = beginCommit('stream', sealed.batch)
       const result = await destination.applyBatch(fence, sealed.batch, { appliedLsn, lookup, records })
       if (result.failures.length > 0) {
         this.#isBroken = true
         await onTableFailures(result.failures)
         return
       }
-      onApplied(result.tables, sealed.transactions)
+      onApplied(result.tables, { transactions: sealed.transactions, endCommit })
       this.#dropFullSpools(records)
       for (const record of [...records, ...result.tables]) tables.get(record.oid)?.update(record)
       this.#lastCommitTimeMicros = sealed.lastCommitTimeMicros

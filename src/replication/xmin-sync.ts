@@ -8,6 +8,7 @@ import type { XminSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { diffColumns, hasShape, replicatedShape } from '../pipeline/schema-diff.ts'
 import { isRewritten } from '../pipeline/storage-diff.ts'
+import { beginCommit, gainOfRows } from './commit-measure.ts'
 import { isTableFault, schemaOf } from './copier.ts'
 import { toGoOn } from './retry.ts'
 import { schemaChangeRefused } from './schema-approval.ts'
@@ -165,9 +166,11 @@ export class XminSync {
     try {
       const { run } = progressOf(record)
       stage.withRecord({ ...record, xmin: { ...progressOf(record), run: { ...run, rows: run.rows + stage.rowCount } } })
+      const endCommit = beginCommit('copy', stage)
       const { tables } = await destination.applyChunk(fence, stage, NO_LOOKUP)
       const [applied] = tables
       if (applied === undefined) throw new RangeError('a range without its table')
+      if (applied.state !== 'failed') context.observe(endCommit({ [tableKey(record.source)]: gainOfRows(stage.rowCount) }))
       const isWhole = applied.copy?.chunks.every(({ done }) => done !== null) === true
       return isLoad && isWhole && applied.state !== 'failed' ? await destination.swapCopy(fence, applied) : applied
     } finally {

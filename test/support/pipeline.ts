@@ -71,7 +71,7 @@ export class TestPipeline implements AsyncDisposable {
   }
 
   context(): OperationContext {
-    return { signal: new AbortController().signal, owner: this.owner, isWorkflowOpen: async () => Promise.resolve(false), report: () => undefined }
+    return { signal: new AbortController().signal, owner: this.owner, isWorkflowOpen: async () => Promise.resolve(false), report: () => undefined, observe: () => undefined }
   }
 
   async sql(text: string, values: unknown[] = []): Promise<pg.QueryResult> {

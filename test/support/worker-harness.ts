@@ -14,6 +14,8 @@ export interface WorkerHarnessOptions {
   readonly temporalAddress: string
   /** The database that `[sources.shop]` names. */
   readonly sourceUrl: string
+  /** Further variables of the worker's environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /**
@@ -54,6 +56,7 @@ export class WorkerHarness implements AsyncDisposable {
       REPLICATION_TASK_QUEUE: this.taskQueue,
       TEMPORAL_ADDRESS: this.#options.temporalAddress,
       LOG_LEVEL: 'debug',
+      ...this.#options.env,
     }
   }
 

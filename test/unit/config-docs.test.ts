@@ -4,10 +4,11 @@ import { join } from 'node:path'
 
 import { afterAll, expect, it } from 'vitest'
 
-import { DOCS_FILE, EXAMPLE_FILE, withCurrentTables } from '../../scripts/configuration-docs.ts'
+import { DOCS_FILE, EXAMPLE_FILE, MONITORING_FILE, withCurrentTables } from '../../scripts/configuration-docs.ts'
 import { CREDENTIAL_OPTIONS, DESTINATION_OPTIONS } from '../../src/config/options.ts'
 import { starterFile } from '../../src/config/starter.ts'
 import { loadConfig } from '../../src/config.ts'
+import { METRICS } from '../../src/model/metrics.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'config-docs-'))
 
@@ -19,6 +20,12 @@ it('documents every option as the code has it (npx tsx scripts/configuration-doc
   const page = readFileSync(DOCS_FILE, 'utf8')
   expect(page).toBe(withCurrentTables(page))
   for (const { key } of [...CREDENTIAL_OPTIONS, ...Object.values(DESTINATION_OPTIONS).flat()]) expect(page).toContain(`\`${key}\``)
+})
+
+it('documents every metric as the code has it', () => {
+  const page = readFileSync(MONITORING_FILE, 'utf8')
+  expect(page).toBe(withCurrentTables(page))
+  for (const { name } of Object.values(METRICS)) expect(page).toContain(`| \`${name}\` |`)
 })
 
 it('has an example file that is the starter file', () => {

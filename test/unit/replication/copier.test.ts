@@ -86,7 +86,7 @@ it('copies two chunks of one table at once: the reader that finds a plan being m
     onActivity: () => undefined,
     spec: { schemaChanges: 'apply' },
     appliedLsn: () => ZERO_LSN,
-    onWaiting: () => undefined,
+    onCommitted: () => undefined, onWaiting: () => undefined,
   })
   await copier.run([table])
   expect(copied.sort()).toEqual(['1', '2', '3', 'end'])

@@ -1,0 +1,56 @@
+import type { SlotFigures } from '../model/replication.ts'
+import type { Source, SourceHealth } from '../model/source.ts'
+import type { ReplicationSpec } from '../model/spec.ts'
+import { LagClock, type Position } from './lag-clock.ts'
+import { slotFiguresOf, walBudgetOf, walWarnings } from './spool-slice.ts'
+import type { Spools } from './spools.ts'
+
+/** What is known of a slot and its server, by looking now and then. */
+export class SlotHealth {
+  readonly #source: Source
+  readonly #spec: ReplicationSpec
+  readonly #spools: Spools
+  readonly #lag = new LagClock()
+  #newest: SourceHealth | null = null
+  #spoolBytes = 0
+
+  constructor({ source, spec, spools }: { readonly source: Source; readonly spec: ReplicationSpec; readonly spools: Spools }) {
+    this.#source = source
+    this.#spec = spec
+    this.#spools = spools
+  }
+
+  /** Null before the first look. */
+  get newest(): SourceHealth | null {
+    return this.#newest
+  }
+
+  get figures(): SlotFigures | null {
+    return this.#newest === null ? null : slotFiguresOf(this.#newest, this.#spoolBytes)
+  }
+
+  /** Is there a bound to the WAL that the slot shall hold back? False where it is not known. */
+  get hasWalBudget(): boolean {
+    return this.#newest !== null && walBudgetOf(this.#spec, this.#newest) !== null
+  }
+
+  get warnings(): readonly string[] {
+    return this.#newest === null ? [] : walWarnings(this.#spec, this.#newest)
+  }
+
+  /** See {@link LagClock.lagMs}. */
+  lagMs(position: Position): number | null {
+    return this.#lag.lagMs(position)
+  }
+
+  /** Never throws: the stream tells when the source is gone, and the figures may be old until then. */
+  async look(): Promise<void> {
+    try {
+      this.#newest = await this.#source.health(this.#spec.slotName)
+      this.#lag.note(this.#newest.currentLsn, Date.now())
+      this.#spoolBytes = this.#spools.byteCount
+    } catch {
+      // As it was.
+    }
+  }
+}
