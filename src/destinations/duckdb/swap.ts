@@ -104,8 +104,8 @@ async function joinVersions(session: DatabaseSession, { record, there, copy, cop
 }
 
 /**
- * What the changes come to is compared with the copied rows: a row that is the same is left out, one that is gone gets a `delete`, and all others
- * are added as `snapshot` rows; then what the stream has brought since.
+ * What the changes come to is compared with the copied rows: a row that is the same is left out, one that is gone gets a `delete` (counted on in
+ * `_seq`, as any changes of one LSN are), and all others are added as `snapshot` rows; then what the stream has brought since.
  */
 async function joinChanges(session: DatabaseSession, { record, there, copy, beginLsn, beginTime }: Joining): Promise<void> {
   const live = columnsOf('merge', record.columns)
@@ -123,7 +123,7 @@ async function joinChanges(session: DatabaseSession, { record, there, copy, begi
     `CREATE OR REPLACE TEMP TABLE present AS ${present};
      CREATE OR REPLACE TEMP TABLE copied AS SELECT *, rowid AS __row${nth} FROM ${copy} WHERE _op = 'snapshot';
      INSERT INTO ${there} (${[...identity, ...addedNames('append')].join(', ')})
-       SELECT ${[...identity.map((name) => `t.${name}`), "'delete'", beginLsn, '0', beginTime].join(', ')} FROM temp.present t ANTI JOIN temp.copied c ON ${isThere};
+       SELECT ${[...identity.map((name) => `t.${name}`), "'delete'", beginLsn, 'row_number() OVER () - 1', beginTime].join(', ')} FROM temp.present t ANTI JOIN temp.copied c ON ${isThere};
      INSERT INTO ${there} (${[...all, ...addedNames('append')].join(', ')}) SELECT ${[...all, ...addedNames('append')].join(', ')} FROM ${copy}
        WHERE rowid NOT IN (SELECT c.__row FROM temp.copied c JOIN temp.present t ON ${matches}) ORDER BY rowid;
      DROP TABLE temp.present; DROP TABLE temp.copied`,
