@@ -296,6 +296,9 @@ async function tableNames(pipeline: TestPipeline): Promise<readonly string[]> {
 /** Rows of all tables, columns of those that have rows; of the history, what it comes to. */
 async function expectFreshCopy(pipeline: TestPipeline, url: string, filled: readonly string[]): Promise<void> {
   await pipeline.release()
+  // A new start refuses a root that promises more of the old row than its partitions write.
+  await pipeline.sql(`DO $$ DECLARE part regclass; BEGIN FOR part IN SELECT inhrelid FROM pg_inherits i JOIN pg_class r ON r.oid = i.inhparent WHERE r.relreplident = 'f' LOOP
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', part); END LOOP; END $$`)
   await using fresh = new TestPipeline(url, specOf({ slotName: 'schema_fuzz_fresh', tableNames: null }))
   await fresh.initialize()
   await fresh.copy()
