@@ -51,6 +51,8 @@ export interface ReplicationActivities {
   resolvePipeline(names: PipelineNames): Promise<ResolvedPipeline>
   /** Checks, claim, publication, slot, registration at the destination. */
   initializeReplication(request: InitializeRequest): Promise<InitializeResult>
+  /** A new slot in the place of one that was lost; what differs is copied by the slices that follow. */
+  recoverReplication(request: InitializeRequest): Promise<InitializeResult>
   /** Copies and streams for a while. On cancel and worker shutdown it returns what it has done (facts 25). */
   replicateSlice(request: SliceRequest): Promise<SliceResult>
   /** Watches the slot, and keeps its changes beside the destination while too much WAL is held back. On cancel it returns what is known. */
@@ -177,6 +179,7 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
     },
     initializeReplication: (request) =>
       performOn({ name: 'initialize', spec: request.spec, isVital: true, run: (context) => engine.initialize(request, context) }),
+    recoverReplication: (request) => performOn({ name: 'recover', spec: request.spec, isVital: true, run: (context) => engine.recover(request, context) }),
     replicateSlice: (request) => performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) }),
     spoolChanges: (request) => performOn({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
     retryFailedTables: (request) =>

@@ -27,7 +27,7 @@ export interface TableComparison {
   compare(rows: readonly ChunkStage[], range: KeyRange, reachedLsn: Lsn): Promise<RangeComparison | TableChanged>
   /** The suspects of the last `compare`, from place `from` on. */
   suspects(from: number, count: number): Promise<readonly Suspect[]>
-  /** From now on notes which of these are touched. One watch at a time. */
+  /** From now on notes which of these are touched. One watch at a time; somebody else's of the same table finds all touched from now on. */
   watch(suspects: readonly Suspect[]): Promise<void>
   /** Of the watched suspects, those that differ; `rows` are all that the source has of them (of a table without a key: all rows that it has). */
   compareWatched(rows: ChunkStage, reachedLsn: Lsn): Promise<readonly Difference[] | TableChanged>
@@ -78,6 +78,8 @@ export interface Judgement {
   readonly tag: 'judged'
   /** Places that have been touched. */
   readonly touched: ReadonlySet<number>
+  /** Of these, places whose row a change has given whole: it is what the stream says, whatever stood there before. None of a table without a key. */
+  readonly overwritten: ReadonlySet<number>
 }
 
 /** What is wrong with a row, for people. */

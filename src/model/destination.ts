@@ -202,6 +202,11 @@ export interface TableRecord extends Shaping {
    * there they may be those of a row that has come to the key since. Absent = none.
    */
   readonly aheadUntilLsn?: string
+  /**
+   * What was written at the source from `fromLsn` (LSN text) on, and before the slot that is read now was made, did not come. The rows may be older than the
+   * stream until they have been compared with the source. Absent = nothing is missing. The destination stores it and does not look at it.
+   */
+  readonly gap?: { readonly fromLsn: string }
   /** Why the table is `removed`, where it left by itself. */
   readonly departure?: Departure
   readonly copy: CopyRecord | null

@@ -16,6 +16,12 @@ export interface ReplicationEngine {
    */
   initialize(request: InitializeRequest, context: OperationContext): Promise<InitializeResult>
   /**
+   * After a lost slot, or from a source that was restored or promoted: a new slot under the same name, and the destination's position at its consistent point. What
+   * was written in between did not come: the slices that follow compare every table with the source and copy what differs. Checks, claim and result as of
+   * {@link initialize}; repeated after a crash it makes the slot once more. Throws `InvalidInput` where nothing has been replicated yet.
+   */
+  recover(request: InitializeRequest, context: OperationContext): Promise<InitializeResult>
+  /**
    * Copies and/or streams for a while. Returns early when there is nothing left to do for its mode, when changes begin after an
    * idle time, or soon after `context.signal` aborts (what was committed stays; never throws for the abort itself).
    */

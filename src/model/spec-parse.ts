@@ -133,12 +133,6 @@ export function refuseMoreArguments([input, ...more]: readonly unknown[], origin
   throw invalidInput(`${origin.of} takes one JSON object, not ${more.length + 1} arguments`, 'put all fields into one object')
 }
 
-/** Refuses a part of the contract that this version does not have; first any credential in its input. */
-export function refuseNotYetSupported(what: string, input: unknown, origin: InputOrigin): never {
-  refuseSecret(input, origin)
-  throw notYetSupported(what)
-}
-
 function parseObject<T extends z.ZodObject>(schema: T, input: unknown, origin: InputOrigin): z.output<T> {
   // First: no message below may repeat a part of an input that holds a credential.
   refuseSecret(input, origin)
@@ -214,13 +208,6 @@ function refuseMeaningless({ deleteMode, writeMode }: UnresolvedSpec, origin: In
   throw invalidInput(
     `${origin.of}: deleteMode soft marks the rows of merge tables, and writeMode is ${writeMode}`,
     `leave deleteMode out (${writeMode} keeps deleted rows anyway), or set writeMode to merge`,
-  )
-}
-
-function notYetSupported(what: string): DomainError {
-  return invalidInput(
-    `${what} is not yet supported`,
-    'leave it out, or use a version that has it (see the changelog)',
   )
 }
 

@@ -1,3 +1,4 @@
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import { failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import type { PublicationState } from './publication.ts'
 import { remedyForHeldSlot, type SlotDetails } from './slot.ts'
@@ -15,7 +16,7 @@ export interface SlotCheckInput {
 /** True where the slot was made by somebody else: it exists, our note is not there, and the destination knows nothing of it. */
 export function isAdoption(input: SlotCheckInput): boolean {
   const { request, slot, publication } = input
-  if (slot === null || request.reset || request.destinationHasState || input.hasSnapshots === true) return false
+  if (slot === null || request.reset || request.recovers === true || request.destinationHasState || input.hasSnapshots === true) return false
   return publication?.notes.get(request.slotName) === undefined
 }
 
@@ -33,7 +34,7 @@ export function isAdoption(input: SlotCheckInput): boolean {
  * | invalidated | | | `SlotLost` |
  * | held by a session | | | `SlotInUse` |
  *
- * With `reset` only the last and the physical, other plugin or database rows count.
+ * With `reset` only the last and the physical, other plugin or database rows count; to recover, the note's too.
  */
 export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
   const { request, slot, publication } = input
@@ -41,11 +42,11 @@ export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
   const title = `slot ${JSON.stringify(request.slotName)}`
   const failure = (kind: 'InvalidInput' | 'SlotLost' | 'SlotInUse' | 'DestinationLost', message: string, advice: string): PreflightFinding =>
     failureFinding({ name: 'slot', kind, message, advice })
-  const startAnew = 'Start again with "reset": true (new slot, all tables copied anew), or give another slotName.'
+  const isMadeAnew = request.reset || request.recovers === true
 
   if (slot === null) {
-    if (request.destinationHasState && !request.reset) {
-      return [...findings, failure('SlotLost', `${title} is gone, and the destination holds rows that came through it: changes since then are lost`, startAnew)]
+    if (request.destinationHasState && !isMadeAnew) {
+      return [...findings, failure('SlotLost', `${title} is gone, and the destination holds rows that came through it: changes since then are lost`, SLOT_LOST_REMEDY)]
     }
     return [...findings, okFinding('slot', `${title} will be created`)]
   }
@@ -75,9 +76,9 @@ export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
     const who = slot.activeApplication === null ? '' : ` (application_name ${JSON.stringify(slot.activeApplication)})`
     return [...findings, failure('SlotInUse', `${title} is used by pid ${slot.activePid ?? 0}${who}`, remedyForHeldSlot(slot))]
   }
-  if (request.reset) return [...findings, okFinding('slot', `${title} will be dropped and created anew`)]
+  if (isMadeAnew) return [...findings, okFinding('slot', `${title} will be dropped and created anew`)]
   if (slot.invalidationReason !== null) {
-    return [...findings, failure('SlotLost', `${title} was given up by the server (${slot.invalidationReason})`, startAnew)]
+    return [...findings, failure('SlotLost', `${title} was given up by the server (${slot.invalidationReason})`, SLOT_LOST_REMEDY)]
   }
   if (request.snapshotMode === 'persisted' && !request.destinationHasState && input.hasSnapshots !== true) {
     return [...findings, failure('InvalidInput', `${title} exists already: snapshotMode "persisted" needs a slot that it creates itself`, 'Use snapshotMode "initial", or "reset": true.')]
@@ -96,7 +97,7 @@ function slotWithoutPublication(input: SlotCheckInput, title: string): Preflight
   const { request } = input
   const message = `${title} exists, publication ${JSON.stringify(request.publicationName)} does not: what was written until it is created cannot be decoded`
   if (request.destinationHasState) {
-    return [failureFinding({ name: 'slot', kind: 'SlotLost', message, advice: 'Start again with "reset": true (new slot, all tables copied anew).' })]
+    return [failureFinding({ name: 'slot', kind: 'SlotLost', message, advice: SLOT_LOST_REMEDY })]
   }
   if (request.snapshotMode === 'never') {
     return [failureFinding({ name: 'slot', kind: 'InvalidInput', message, advice: 'Name the publication that the slot was made for, or use snapshotMode "initial".' })]

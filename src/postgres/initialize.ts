@@ -1,5 +1,6 @@
 import { DomainError } from '../model/errors.ts'
 import { formatLsn } from '../model/lsn.ts'
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import type { SourceIdentity } from '../model/source.ts'
 import type { PublishedOperation } from '../model/spec.ts'
 import type { TableSchema, TableStorage } from '../model/table-schema.ts'
@@ -76,13 +77,15 @@ export async function applySource(
   context: InitializeContext & { readonly openSession: () => ReturnType<typeof connect>; readonly openWalsender: () => ReturnType<typeof connect> },
 ): Promise<SourceInit> {
   const { request, inspection } = init
+  const recovers = request.recovers === true
+  if (recovers) await dropSlot(client, request.slotName)
   if (request.reset) {
     await dropSlot(client, request.slotName)
     await dropPublication(client, request.publicationName)
     await dropSnapshots(client, await listSnapshots(client, request.slotName))
   }
   const publication = request.reset ? null : inspection.publication
-  const slot = request.reset ? null : inspection.slot
+  const slot = request.reset || recovers ? null : inspection.slot
   // Somebody else's slot is noted as ours only once it stands where we need it.
   const mustMoveSlot = inspection.slotIsAdopted && request.snapshotMode !== 'never'
   await changePublication(client, { request, inspection, publication, writesNote: !mustMoveSlot })
@@ -91,7 +94,8 @@ export async function applySource(
 
   let consistentPoint: string
   if (slot === null) {
-    consistentPoint = request.snapshotMode === 'persisted' ? await createSlotAndSnapshots(client, init, context) : await createSlotWatched(client, request.slotName, context)
+    const keepsSnapshots = request.snapshotMode === 'persisted' && !recovers
+    consistentPoint = keepsSnapshots ? await createSlotAndSnapshots(client, init, context) : await createSlotWatched(client, { slotName: request.slotName, isFailover: inspection.slot?.isFailover === true }, context)
   } else if (mustMoveSlot) {
     consistentPoint = await advanceSlotToNow(client, request.slotName)
     await changePublication(client, { request, inspection: { ...inspection, plan: { ...inspection.plan, statements: [] } }, publication: await readPublication(client, request.publicationName), writesNote: true })
@@ -168,11 +172,11 @@ export async function changePublication(
   })
 }
 
-/** Creates the slot on `client`. */
-async function createSlotWatched(client: SqlClient, slotName: string, context: WatchContext): Promise<string> {
+/** Creates the slot on `client`; of the kind that the one before it was. */
+async function createSlotWatched(client: SqlClient, { slotName, isFailover }: { readonly slotName: string; readonly isFailover: boolean }, context: WatchContext): Promise<string> {
   const before = await readRunningTransactions(client)
   const { pid } = await queryRow(client, z.object({ pid: z.number() }), { text: 'SELECT pg_backend_pid() AS pid', subject: SUBJECT })
-  return await watched({ creatorPid: pid, before }, async () => createSlot(client, slotName), context)
+  return await watched({ creatorPid: pid, before }, async () => createSlot(client, slotName, isFailover), context)
 }
 
 /** `snapshotMode: "persisted"`: see {@link createSlotWithSnapshots}. */
@@ -281,7 +285,7 @@ function formatSlotPosition(confirmedFlushLsn: Parameters<typeof formatLsn>[0] |
   throw new DomainError({
     kind: 'SlotLost',
     message: `slot ${JSON.stringify(slotName)} has no position: its creation was never finished`,
-    remedy: 'Start again with "reset": true.',
+    remedy: SLOT_LOST_REMEDY,
   })
 }
 

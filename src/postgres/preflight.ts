@@ -52,7 +52,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const server = await readServerFacts(client)
   const version = checkVersion(server)
   if (version.state === 'failure') return emptyInspection(server, [version])
-  const identity = request.reset ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
+  const identity = request.reset || request.recovers === true ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
   if (identity.length > 0) return emptyInspection(server, [version, ...identity])
 
   const listing = await listRelations(client)
@@ -69,7 +69,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const plan = planPublication({ request, server, publication: kept, tables, includeColumns })
   const operations = kept?.operations ?? request.publish
   const wanted = tables.map((table) => limitColumns(kept === null ? table : asPublished(table, extended(kept, plan), server.identity.serverVersion), wantedColumns(table, includeColumns)))
-  const isPersisted = request.snapshotMode === 'persisted'
+  const isPersisted = request.snapshotMode === 'persisted' && request.recovers !== true
   const hasSnapshots = isPersisted && slot !== null && areOfPosition(await listSnapshots(client, request.slotName), slot.confirmedFlushLsn)
   const slotInput = { request, databaseName: server.identity.databaseName, slot, publication, hasSnapshots }
   const warnings = kept === null ? [] : publicationWarnings({ request, publication: extended(kept, plan), serverVersion: server.identity.serverVersion, tables, includeColumns })

@@ -1,4 +1,5 @@
 import { DomainError } from '../model/errors.ts'
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { SourceCredentials } from './credentials.ts'
 import { errorOfFindings, failureFinding, listNames } from './findings.ts'
@@ -113,6 +114,6 @@ function vanished(publicationName: string): DomainError {
   return new DomainError({
     kind: 'SlotLost',
     message: `publication ${JSON.stringify(publicationName)} is gone: what was written since then cannot be decoded`,
-    remedy: 'Start again with "reset": true (new slot, all tables copied anew).',
+    remedy: SLOT_LOST_REMEDY,
   })
 }

@@ -19,11 +19,13 @@ export interface SlotDetails extends SlotState {
   readonly isTemporary: boolean
   /** Why the server gave it up (`wal_removed`, `idle_timeout` …); null while it is good. */
   readonly invalidationReason: string | null
+  /** A failover slot (17+): standbys that synchronise slots have it too. */
+  readonly isFailover: boolean
   /** application_name of the session that holds it, where our role may see it. */
   readonly activeApplication: string | null
 }
 
-// Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason 17): the row is read as JSON.
+// Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason and failover 17): the row is read as JSON.
 const SLOT_ROW = z.object({
   slot: z.object({
     slot_name: z.string(),
@@ -38,6 +40,7 @@ const SLOT_ROW = z.object({
     wal_status: z.string().nullish(),
     conflicting: z.boolean().nullish(),
     invalidation_reason: z.string().nullish(),
+    failover: z.boolean().nullish(),
   }),
   retainedWalBytes: z.string().nullable(),
   activeApplication: z.string().nullable(),
@@ -73,19 +76,20 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     walStatus: slot.wal_status ?? null,
     retainedWalBytes: row.retainedWalBytes === null ? null : Math.max(0, Number(row.retainedWalBytes)),
     invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
+    isFailover: slot.failover === true,
     activeApplication: row.activeApplication,
   }
 }
 
 /**
  * Creates a logical slot with `pgoutput` and returns its consistent point (LSN text). Waits until every transaction that runs now, in
- * whichever database, has ended (facts 9); a session with a lock timeout gives up instead.
+ * whichever database, has ended (facts 9); a session with a lock timeout gives up instead. `isFailover` (17+): standbys that synchronise slots get it too.
  *
  * Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
  */
-export async function createSlot(client: SqlClient, slotName: string): Promise<string> {
+export async function createSlot(client: SqlClient, slotName: string, isFailover = false): Promise<string> {
   const { lsn } = await queryRow(client, z.object({ lsn: z.string() }), {
-    text: `SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')`,
+    text: `SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot($1, 'pgoutput'${isFailover ? ', failover => true' : ''})`,
     values: [slotName],
     subject: `slot ${JSON.stringify(slotName)}`,
   })

@@ -19,6 +19,8 @@ export interface SourceRequest
   readonly removedTables?: readonly KnownTable[]
   /** Tables that the input's maps may name beside the requested ones. */
   readonly otherTables?: readonly KnownTable[]
+  /** True where the slot is given up, be it there or not, and one is made anew under its name (`recover`); publication and note stay. The source may be another by now. */
+  readonly recovers?: boolean
   /** True where the session that holds the slot is our own: it is neither waited for nor checked. */
   readonly isSlotOurs?: boolean
 }

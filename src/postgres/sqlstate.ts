@@ -1,5 +1,5 @@
 import { DomainError, type ErrorKind } from '../model/errors.ts'
-import { remedyText } from '../model/remedy.ts'
+import { remedyText, SLOT_LOST_REMEDY } from '../model/remedy.ts'
 
 /**
  * The one mapping of what `pg`, the server and the socket report to the errors of this domain.
@@ -185,7 +185,7 @@ const REMEDY_BY_KIND: Partial<Readonly<Record<ErrorKind, string>>> = {
   InvalidInput: 'Correct the name that the server does not know.',
   PrivilegeMissing: 'Grant the missing privilege to the source\'s role.',
   SlotInUse: remedyText('Give another slotName, or stop the program that uses the slot:', ['SELECT slot_name, active_pid FROM pg_replication_slots WHERE active']),
-  SlotLost: 'Start again with "reset": true (a new slot, all tables copied anew).',
+  SlotLost: SLOT_LOST_REMEDY,
   SourceNotReady: 'Mend what the server names, then start again.',
   SourceUnavailable: 'See that the server runs and can be reached from this worker. It is tried again.',
 }

@@ -9,6 +9,7 @@ import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
 import { beginCommit, gainOf } from './commit-measure.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
+import { withoutGap } from './recover.ts'
 import { stopped } from './retry.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import { stageCopy } from './stage-copy.ts'
@@ -135,7 +136,8 @@ export class Copier {
       const { record } = table
       const chunks = plan.ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
       const planned: TableRecord = {
-        ...record,
+        // What did not come is in what is read from now on.
+        ...withoutGap(record, look.lsn),
         state: 'snapshotting',
         copy: { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows: plan.estimatedRows, chunks, ...replacingOf(record) },
         storage: seen?.storage ?? record.storage,

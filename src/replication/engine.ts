@@ -1,15 +1,14 @@
 import type { Destination, PipelineKey, PipelineState } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
-import { formatLsn, parseLsn, ZERO_LSN } from '../model/lsn.ts'
+import { parseLsn } from '../model/lsn.ts'
 import type {
   ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, ReleaseRequest, ReplicationEngine, RetryRequest,
   SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
-import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
+import type { CatalogLook, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
-import { differentSource } from '../postgres/check-identity.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { dropSource } from '../postgres/drop.ts'
 import { foreseeInit, initializeSource } from '../postgres/initialize.ts'
@@ -21,13 +20,14 @@ import { amendmentOf } from './amendment.ts'
 import { fenceOf, requireOwner } from './owner.ts'
 import { progressOf, transactionHolders } from './progress.ts'
 import { knownNames } from './named-tables.ts'
+import { behindGap, inspectLostSlot, recoveryWarnings } from './recover.ts'
+import { notInitialized, notThere, requireSameSource, requireSlot, slotLost } from './refusals.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
 import { slotFiguresOf, SpoolSlice } from './spool-slice.ts'
 import { Spools } from './spools.ts'
 import { SlotSession } from './slot-session.ts'
-import { covering } from './stream-spool.ts'
 import { verify } from './verify-engine.ts'
 import { syncByXmin } from './xmin-engine.ts'
 import { carryOut } from './table-orders.ts'
@@ -87,29 +87,64 @@ class Engine implements ReplicationEngine {
       }
       const gaps = spec.reset ? [] : await closeGaps({ destination, fence: fenceOf(key, state), spec, tables: state.tables, inspection })
       if (gaps.length > 0) state = { ...state, tables: state.tables.map((table) => gaps.find(({ oid }) => oid === table.oid) ?? table) }
-      const init = await initializeSource(credentials, requestOf(spec, destination, state), {
-        onWaiting: (pids, prepared) => {
-          context.report({ activity: `creating the slot waits for transactions to end: ${transactionHolders(pids, prepared)}` })
-        },
-        signal: context.signal,
-      })
-      const fence = fenceOf(key, state)
-      const registered = await registerTables({ destination, fence, spec, init, state, look: async (oids) => lookOnce(credentials, spec, oids) })
-      const { records } = registered
       const copiedAgain = gaps.map(({ source }) => `${tableKey(source)} was not in the publication any more: it is published again and copied anew`)
-      const warnings = [...init.warnings, ...registered.warnings, ...copiedAgain]
-      this.#warnings.set(JSON.stringify(key), warnings)
-      return {
-        slotName: spec.slotName,
-        publicationName: spec.publicationName,
-        consistentPoint: init.consistentPoint,
-        created: init.created,
-        tables: Object.fromEntries(init.tables.map((table) => [tableKey(table), { key: table.key, replicaIdentity: table.replicaIdentity }])),
-        warnings,
-        progress: progressOf(records, { appliedLsn: state.appliedLsn ?? parseLsn(init.consistentPoint), health: null, lagMs: null, warnings }),
-      }
+      return await this.#register({ spec, destination, state, request: requestOf(spec, destination, state), warningsOf: () => copiedAgain }, context)
     } finally {
       await destination.close()
+    }
+  }
+
+  async recover({ spec: given }: InitializeRequest, context: OperationContext): Promise<InitializeResult> {
+    const spec = { ...given, reset: false }
+    const key = keyOf(spec)
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    if (!this.#dependencies.hasDestination(spec.destination)) throw await this.#missingState(spec, null)
+    return this.#withDestination(spec.destination, async (destination) => {
+      const before = await destination.loadPipeline(key)
+      if (before?.appliedLsn == null) throw await this.#missingState(spec, destination)
+      await requireOwner(before, context)
+      await this.#closeSession(spec)
+      const request = { ...requestOf(spec, destination, before), recovers: true }
+      const inspection = await preflightSource(credentials, request)
+      const lost = await withSource(credentials, spec, async (source) => inspectLostSlot(source, spec, before))
+      const oids = new Set(lost.strangers.map(({ oid }) => oid))
+      const registrations = registrationsOf(spec, { ...foreseeInit(inspection, request), otherTables: amendmentOf(spec, before).removed }, before.tables)
+      await destination.check(key, registrations.filter(({ source }) => !oids.has(source.oid)), { startsAnew: false })
+      const claimed = await destination.claim(key, context.owner, before.owner)
+      const fence = fenceOf(key, claimed)
+      for (const table of claimed.tables) if (table.state !== 'removed' && oids.has(table.oid)) await destination.removeTable(fence, table, 'dropped')
+      // Before the slot, and long before the position: a table that goes on must be known as one that misses something.
+      await destination.saveTables(fence, claimed.tables.filter(({ oid }) => !oids.has(oid)).map((table) => behindGap(table, lost)))
+      const state = (await destination.loadPipeline(key)) ?? claimed
+      return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, consistentPoint) }, context)
+    })
+  }
+
+  /** Makes what is missing at the source, then brings the destination to it: records and, behind a new slot, the position. */
+  async #register(
+    { spec, destination, state, request, warningsOf }: { readonly spec: ReplicationSpec; readonly destination: Destination; readonly state: PipelineState; readonly request: SourceRequest; readonly warningsOf: (consistentPoint: string) => readonly string[] },
+    context: OperationContext,
+  ): Promise<InitializeResult> {
+    const key = keyOf(spec)
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    const init = await initializeSource(credentials, request, {
+      onWaiting: (pids, prepared) => {
+        context.report({ activity: `creating the slot waits for transactions to end: ${transactionHolders(pids, prepared)}` })
+      },
+      signal: context.signal,
+    })
+    const registered = await registerTables({ destination, fence: fenceOf(key, state), spec, init, state, look: async (oids) => lookOnce(credentials, spec, oids) })
+    const warnings = [...init.warnings, ...registered.warnings, ...warningsOf(init.consistentPoint)]
+    this.#warnings.set(JSON.stringify(key), warnings)
+    const appliedLsn = request.recovers === true ? null : state.appliedLsn
+    return {
+      slotName: spec.slotName,
+      publicationName: spec.publicationName,
+      consistentPoint: init.consistentPoint,
+      created: init.created,
+      tables: Object.fromEntries(init.tables.map((table) => [tableKey(table), { key: table.key, replicaIdentity: table.replicaIdentity }])),
+      warnings,
+      progress: progressOf(registered.records, { appliedLsn: appliedLsn ?? parseLsn(init.consistentPoint), health: null, lagMs: null, warnings }),
     }
   }
 
@@ -322,9 +357,13 @@ class Engine implements ReplicationEngine {
 }
 
 async function lookOnce(credentials: SourceCredentials, spec: ReplicationSpec, oids: readonly number[]): Promise<CatalogLook> {
+  return withSource(credentials, spec, async (source) => source.look(oids, null))
+}
+
+async function withSource<T>(credentials: SourceCredentials, spec: ReplicationSpec, work: (source: Source) => Promise<T>): Promise<T> {
   const source = createSource(credentials, spec.publicationName)
   try {
-    return await source.look(oids, null)
+    return await work(source)
   } finally {
     await source.close()
   }
@@ -364,45 +403,5 @@ function requirePublication(state: PipelineState | null, { slotName, publication
     kind: 'InvalidInput',
     message: `slot ${slotName} is served through publication ${JSON.stringify(known)}, not ${JSON.stringify(publicationName)}: nothing was dropped`,
     remedy: `set publicationName to ${JSON.stringify(known)}`,
-  })
-}
-
-function requireSameSource(state: PipelineState, identity: SourceIdentity): void {
-  const error = differentSource(state.identity, identity)
-  if (error !== null) throw error
-}
-
-/** The slot must not have passed what the destination and the spool beside it hold: then changes would be missing for ever. */
-async function requireSlot(source: Source, spec: ReplicationSpec, { state, spools }: { readonly state: PipelineState; readonly spools: Spools }): Promise<void> {
-  const { slot } = await source.health(spec.slotName)
-  if (slot === null) throw slotLost(spec, 'does not exist any more')
-  if (slot.walStatus === 'lost') throw slotLost(spec, 'was invalidated: the server removed WAL that it needs')
-  const confirmed = slot.confirmedFlushLsn
-  const applied = state.appliedLsn ?? ZERO_LSN
-  if (confirmed === null || covering(spools.stream.segments(), applied, confirmed) !== null) return
-  throw slotLost(spec, `was made anew or read by somebody else: it stands at ${formatLsn(confirmed)}, the destination at ${formatLsn(applied)}`)
-}
-
-function slotLost(spec: ReplicationSpec, what: string): DomainError {
-  return new DomainError({
-    kind: 'SlotLost',
-    message: `replication slot ${spec.slotName} of source ${spec.source} ${what}`,
-    remedy: 'start with "reset": true: slot and tables are made anew',
-  })
-}
-
-function notThere({ destination }: ReplicationSpec): DomainError {
-  return new DomainError({
-    kind: 'DestinationFailed',
-    message: `destination ${destination} is not there`,
-    remedy: 'see that its disk is mounted; meanwhile the slot holds WAL back at the source',
-  })
-}
-
-function notInitialized(spec: ReplicationSpec): DomainError {
-  return new DomainError({
-    kind: 'InvalidInput',
-    message: `slot ${spec.slotName} of source ${spec.source} has not been initialized for destination ${spec.destination}`,
-    remedy: 'run initReplication with the same input first (syncChanges and replicate do it by themselves)',
   })
 }

@@ -32,12 +32,14 @@ export function progressOf(tables: readonly TableRecord[], figures: ProgressFigu
     lagMs: lagBytes === 0 ? 0 : lagMs,
     retainedWalBytes: health?.slot?.retainedWalBytes ?? null,
     tables: Object.fromEntries(shown.map((table) => [tableKey(table.source), statusOf(table)])),
-    warnings: [...new Set([...warnings, ...tables.flatMap(widenings), ...shown.flatMap(departures)])],
+    warnings: [...new Set([...warnings, ...tables.flatMap(widenings), ...shown.flatMap(departures), ...shown.flatMap(gaps)])],
   }
 }
 
 function statusOf(table: TableRecord): TableStatus {
-  const { state, counts, error, quarantine } = table
+  const { counts, error, quarantine, gap } = table
+  // What differs is still to be copied.
+  const state = table.state === 'streaming' && gap !== undefined ? 'snapshotting' : table.state
   if (error === null) return { state, ...counts }
   const update = isPending(table) ? 'approveSchemaChange' : 'retryFailed'
   const way = quarantine === null ? `The update ${update} then copies the table anew.` : `The update ${update} then goes on exactly where the table stopped.`
@@ -57,6 +59,12 @@ function departures({ state, source, departure }: TableRecord): readonly string[
   if (state !== 'removed' || departure === undefined) return []
   if (departure === 'dropped') return [`${name} was dropped at the source: its rows stay here; a new table of that name joins when a replication that names it is started`]
   return [`${name} is not in the publication any more: its rows stay here as they are; a start of a replication that names it publishes it again and copies it anew`]
+}
+
+/** Tables that may be older than the stream. */
+function gaps({ state, source, gap }: TableRecord): readonly string[] {
+  if (gap === undefined || state === 'removed') return []
+  return [`${tableKey(source)}: its slot was lost at ${gap.fromLsn}, and its rows may be older than the source's until they have been compared, and what differs copied (state snapshotting)`]
 }
 
 /** Who has the transactions that are waited for, for people; a prepared one has no pid. */

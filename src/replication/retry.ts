@@ -3,6 +3,7 @@ import { DomainError, reportOf } from '../model/errors.ts'
 import { hasHistory } from '../model/shapes.ts'
 import { reloadName, tableKey } from '../model/table-schema.ts'
 import { namedTables } from './named-tables.ts'
+import { Spools } from './spools.ts'
 import { approvalOfStop, withoutPending } from './schema-approval.ts'
 
 /** Which tables are meant: null = every failed one; names are spelled as users do. */
@@ -50,6 +51,12 @@ export function stopped(record: TableRecord, error: DomainError): TableRecord {
  */
 export function isWorthKeeping(record: TableRecord, error: DomainError): boolean {
   return hasHistory(record) || error.kind === 'UnrepresentableValue' || error.kind === 'SchemaChangeRefused'
+}
+
+/** A table that stops at a change of the stream: what comes of it from now on is kept, where that is of use. */
+export function stoppedInStream(record: TableRecord, error: DomainError): TableRecord {
+  const quarantine = record.state === 'streaming' && isWorthKeeping(record, error) ? { spool: Spools.newName(record.oid), startOffset: 0, endOffset: 0 } : null
+  return { ...stopped(record, error), quarantine }
 }
 
 /** A table that begins anew, by a copy beside the rows that readers see until it is whole. */

@@ -11,17 +11,18 @@ import { ChangeTally } from './change-tally.ts'
 import type { EndCommit } from './commit-measure.ts'
 import { Copier } from './copier.ts'
 import { swapFinishedCopies } from './finished-copies.ts'
+import { GapRepair } from './gap-repair.ts'
 import { namedTables } from './named-tables.ts'
 import { progressOf, transactionHolders } from './progress.ts'
 import { RecordQueue } from './record-queue.ts'
 import type { Adopted } from './registration.ts'
 import { Replays } from './replays.ts'
-import { isWorthKeeping, stopped } from './retry.ts'
+import { stoppedInStream } from './retry.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
 import { SlotHealth } from './slot-health.ts'
 import { dropUnloaded, SnapshotLoader } from './snapshot-loader.ts'
-import { Spools } from './spools.ts'
+import type { Spools } from './spools.ts'
 import { StreamFlow } from './stream-flow.ts'
 import { TableRuntime } from './table-runtime.ts'
 
@@ -69,6 +70,7 @@ export class SlotSession {
   readonly #warned = new Set<string>()
   readonly #flow: StreamFlow
   readonly #replays: Replays
+  readonly #gaps: GapRepair
   /** A table has stopped: the stream must be read again from what is applied, that table's changes into its spool. */
   #mustRestart = false
   #replaying: Promise<void> = Promise.resolve()
@@ -99,19 +101,16 @@ export class SlotSession {
     this.#health = new SlotHealth({ source, spec, spools })
     this.#lookup = createLookup(source, this.#tables)
     const tables = this.#tables
+    const exclusive = async <T>(work: () => Promise<T>): Promise<T> => this.#records.run(work)
+    const common = { spec, source, destination, fence, tables, exclusive }
     const warn = (warning: string): void => void this.#warned.add(warning)
     this.#watcher = new SchemaWatcher({ spec, source, destination, tables, adoptTable: async (schema) => this.#adopt(schema), warn, onRename: () => { this.#catalog.oweLook() } })
     this.#flow = new StreamFlow({
-      spec,
-      source,
-      destination,
-      fence,
+      ...common,
       lookup: this.#lookup,
       watcher: this.#watcher,
-      tables,
       spools,
       appliedLsn: state.appliedLsn ?? ZERO_LSN,
-      exclusive: async (work) => this.#records.run(work),
       onApplied: (records, { transactions, endCommit }) => {
         this.#transactions += transactions
         this.#count(records, endCommit)
@@ -121,29 +120,27 @@ export class SlotSession {
       onFailure: (error) => { this.#fail(error) },
     })
     this.#replays = new Replays({
-      spec,
-      source,
-      destination,
-      fence,
+      ...common,
       lookup: this.#lookup,
       flow: this.#flow,
-      tables,
       spools,
       // Names that the table had meanwhile may be others' by now: it is followed to its present one when it has joined.
       newWatcher: () => new SchemaWatcher({ spec, source, destination, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
-      exclusive: async (work) => this.#records.run(work),
       onApplied: (record, endCommit) => { this.#count([record], endCommit) },
       onActivity: (text) => { this.#activity = text },
     })
+    this.#gaps = new GapRepair({
+      ...common,
+      flow: this.#flow,
+      onActivity: (text) => { this.#activity = text },
+      warn,
+      onDone: () => { this.#wake() },
+      onFailure: (error) => { this.#fail(error) },
+    })
     this.#catalog = new CatalogWatch({
-      spec,
-      source,
-      tables,
+      ...common,
       appliedLsn: () => this.#flow.appliedLsn,
       amend: (work, onApplied) => this.#flow.amend(work, onApplied),
-      destination,
-      fence,
-      exclusive: async (work) => this.#records.run(work),
       adopt: async (oids) => {
         for (const joined of await this.#watcher.adopt(oids)) this.#flow.replaceTable(joined)
       },
@@ -228,7 +225,7 @@ export class SlotSession {
     return {
       progress: this.progress(),
       ended: outcome.ended,
-      hasTablesToCopy: this.#tablesToCopy(null).length > 0,
+      hasTablesToCopy: this.#tablesToCopy(null).length > 0 || !this.#gaps.isSettled,
       transactions: this.#transactions,
       changes: this.#tally.byTable(),
       copied: outcome.copied,
@@ -265,11 +262,13 @@ export class SlotSession {
     copying.done.catch((error: unknown) => { this.#fail(error) })
     const replaying = this.#replays.run(ended.signal)
     this.#replaying = replaying.catch((error: unknown) => { this.#fail(error) })
+    this.#gaps.run()
     let outcome: SliceResult['ended']
     try {
       outcome = await this.#untilEnd({ request, startMs, untilLsn, signal: ended.signal })
     } finally {
       ended.abort()
+      await this.#gaps.rest()
       await this.#flow.hold()
       await copying.done.catch(() => undefined)
       await this.#replaying
@@ -309,7 +308,7 @@ export class SlotSession {
   /** Everything before `untilLsn` is applied, nothing waits for a copy, and copied rows are consistent with the stream. */
   #hasReached(untilLsn: Lsn): boolean {
     const { appliedLsn } = this.#flow
-    if (appliedLsn < untilLsn || !this.#catalog.isSettled || this.#tablesToCopy(null).length > 0) return false
+    if (appliedLsn < untilLsn || !this.#catalog.isSettled || !this.#gaps.isSettled || this.#tablesToCopy(null).length > 0) return false
     return [...this.#tables.values()].every((table) => table.record.state === 'failed' || (!table.needsReplay && (table.catchUpLsn === null || table.catchUpLsn <= appliedLsn)))
   }
 
@@ -352,11 +351,9 @@ export class SlotSession {
   async #stopTables(failures: readonly TableFailure[]): Promise<void> {
     this.#mustRestart = true
     const { destination, fence } = this.#options
-    const records = failures.flatMap(({ oid, error }): TableRecord[] => {
+    const records = failures.flatMap(({ oid, error }) => {
       const record = this.#tables.get(oid)?.record
-      if (record === undefined) return []
-      const quarantine = record.state === 'streaming' && isWorthKeeping(record, error) ? { spool: Spools.newName(oid), startOffset: 0, endOffset: 0 } : null
-      return [{ ...stopped(record, error), quarantine }]
+      return record === undefined ? [] : [stoppedInStream(record, error)]
     })
     await destination.saveTables(fence, records)
     for (const record of records) this.#tables.get(record.oid)?.update(record)
@@ -370,6 +367,7 @@ export class SlotSession {
     const isOtherMode = spec.snapshotMode !== 'persisted' && !tables.some(({ record }) => record.copy?.isKept === true && record.state === 'snapshotting')
     if (isOtherMode && !this.#hasLoadedSnapshots) this.#hasLoadedSnapshots = await dropUnloaded(source, spec.slotName, this.#warned)
     if (isOtherMode || this.#hasLoadedSnapshots) return {}
+    const isOther = ({ record }: TableRuntime): boolean => wanted?.has(record.oid) === false
     const loader = new SnapshotLoader({
       source,
       destination,
@@ -383,7 +381,6 @@ export class SlotSession {
       warn: (warning) => void this.#warned.add(warning),
     })
     try {
-      const isOther = ({ record }: TableRuntime): boolean => wanted?.has(record.oid) === false
       await loader.run(tables.filter((table) => !isOther(table)), tables.filter(isOther), signal)
       this.#hasLoadedSnapshots = wanted === null && !signal.aborted
     } finally {
@@ -452,7 +449,9 @@ export class SlotSession {
   async #close(): Promise<void> {
     this.#endSlice()
     this.#catalog.close()
+    const repaired = this.#gaps.close()
     await this.#flow.close()
+    await repaired
     await this.#replaying
     await this.#records.settled()
     this.#flow.discard()

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChangeHandler } from '../model/change.ts'
 import { DomainError, type ErrorReport, reportOf } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import type { SlotFigures, SpoolRequest, SpoolResult } from '../model/replication.ts'
 import type { ReplicationStream, Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
@@ -109,7 +110,7 @@ export class SpoolSlice {
       throw new DomainError({
         kind: 'SlotLost',
         message: `replication slot ${spec.slotName} of source ${spec.source} ${slot === null ? 'does not exist any more' : 'was invalidated: the server removed WAL that it needs'}`,
-        remedy: 'start with "reset": true: slot and tables are made anew',
+        remedy: SLOT_LOST_REMEDY,
       })
     }
     return walBudgetOf(spec, this.#health)

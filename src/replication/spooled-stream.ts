@@ -1,5 +1,6 @@
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, toLsn, type Lsn } from '../model/lsn.ts'
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import type { ReplicationStream, Source, StreamOptions } from '../model/source.ts'
 import { createDecoder, type Decoder } from '../postgres/pgoutput/decode.ts'
 import { SpoolReader } from '../postgres/spool-file.ts'
@@ -51,7 +52,7 @@ function passed(slotName: string, needed: Lsn, confirmed: Lsn): DomainError {
   return new DomainError({
     kind: 'SlotLost',
     message: `replication slot ${slotName} stands at ${formatLsn(confirmed)}, and what was written since ${formatLsn(needed)} is neither at the destination nor in the spool beside it`,
-    remedy: 'put the folder of the spool back, where it was moved; else start with "reset": true: slot and tables are made anew',
+    remedy: `Put the folder of the spool back, where it was moved. Else: ${SLOT_LOST_REMEDY}`,
   })
 }
 

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Difference, kindOf, type Suspect, type TableChanged, type TableComparison } from '../model/comparison.ts'
+import { type Difference, type Judgement, kindOf, type Suspect, type TableChanged, type TableComparison } from '../model/comparison.ts'
 import type { ChunkStage, Destination, PipelineKey, TableRecord } from '../model/destination.ts'
 import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { ChunkCopy, KeyRange, Source } from '../model/source.ts'
@@ -18,6 +18,8 @@ const CONTENTS_AT_ONCE = 500_000
 const MAX_ROUNDS = 8
 /** A table that changes its shape, or whose columns have not been widened yet, is waited for so often. */
 const MAX_CHANGES = 20
+/** Of a table that is behind a gap: it is copied anew then. */
+const MAX_CHANGES_IN_RECOVERY = 4
 const CHANGE_RETRY_MS = 250
 /** With a limit on rows, a range is read in about this time. */
 const RANGE_SECONDS = 5
@@ -41,6 +43,13 @@ export interface VerificationOptions {
   /** Past every commit that anybody has been told of. */
   readonly committedLsn: () => Promise<Lsn>
   readonly onActivity: (text: string) => void
+  /** Of a table that is behind a gap in its stream ({@link TableRecord.gap}): its repair, by whoever streams. Absent: such a table is not compared. */
+  readonly recovery?: RecoveryOptions
+}
+
+export interface RecoveryOptions {
+  /** Runs what writes, when nobody minds. */
+  readonly write: <T>(work: () => Promise<T>) => Promise<T>
 }
 
 /** Why a table cannot be compared. */
@@ -64,6 +73,7 @@ export class Verification {
   readonly #options: VerificationOptions
   readonly #pace: Pace
   #progress: VerifyProgress
+  #undecidedRows = 0
 
   constructor(options: VerificationOptions, progress: VerifyProgress) {
     this.#options = options
@@ -73,6 +83,11 @@ export class Verification {
 
   get progress(): VerifyProgress {
     return this.#progress
+  }
+
+  /** Rows that were written each time while they were looked at, so that nobody knows whether they differ. */
+  get undecidedRows(): number {
+    return this.#undecidedRows
   }
 
   /** Goes on with these tables, in their order. False = its time was over before their end. Throws the signal's reason. */
@@ -116,7 +131,7 @@ export class Verification {
         return await this.#compareTable(comparison)
       } catch (error) {
         if (!(error instanceof Changed)) throw error
-        if (++changes === MAX_CHANGES) throw new NotComparable(reasonOf(error.reason))
+        if (++changes === (this.#options.recovery === undefined ? MAX_CHANGES : MAX_CHANGES_IN_RECOVERY)) throw new NotComparable(reasonOf(error.reason))
       } finally {
         await comparison.close()
       }
@@ -131,9 +146,10 @@ export class Verification {
     const state = await this.#options.destination.loadPipeline(this.#options.pipeline)
     const record = state?.tables.find((table) => table.oid === oid && table.state !== 'removed')
     if (record === undefined) throw new NotComparable('it is not replicated any more')
-    const { state: tableState, quarantine, columns, source } = record
+    const { state: tableState, quarantine, columns, source, gap } = record
     if (tableState === 'failed' || quarantine !== null) throw new NotComparable('it has stopped (status tells why)')
     if (tableState !== 'streaming') throw new NotComparable('its copy is not finished')
+    if (gap !== undefined && this.#options.recovery === undefined) throw new NotComparable('it is being compared already, as its slot was lost (status tells when that is done)')
     if (!this.#sends('insert', 'update')) throw new NotComparable('its publication does not send all inserts and updates')
     if (columns.every(({ isDropped }) => isDropped)) throw new NotComparable('it has no columns')
     if (!this.#sends('delete', 'truncate')) this.#warn(`${tableKey(source)}: deletes or TRUNCATE are not published, so rows that are only at the destination were not counted`)
@@ -212,6 +228,7 @@ export class Verification {
           named.push({ kind: kindOf(difference), key: table.key.length === 0 ? null : (suspects[difference.suspect] ?? null) })
         }
         changing += decided.changing
+        this.#undecidedRows += decided.changing
       }
       found = { ...found, compared: compared.rowCount }
       this.#note(lsn)
@@ -235,7 +252,9 @@ export class Verification {
       const untouched = go.differences.filter(({ place }) => !go.touched.has(place))
       const suspectAt = (place: number): number => asked[place] ?? -1
       if (isSettling) different.push(...untouched.map((difference) => ({ ...difference, suspect: suspectAt(difference.place) })))
-      open = go.differences.filter(({ place }) => !isSettling || go.touched.has(place)).map(({ place }) => suspectAt(place))
+      // What the stream has overwritten since is right, whatever stood there: it need not be looked at again where only that counts.
+      const rest = this.#options.recovery === undefined ? go.differences : go.differences.filter(({ place }) => !go.overwritten.has(place))
+      open = rest.filter(({ place }) => !isSettling || go.touched.has(place)).map(({ place }) => suspectAt(place))
       // Only what seems to differ for good is worth waiting for writers: nearly all suspects are changes that were under way.
       isSettling = !isSettling && untouched.length > 0
     }
@@ -243,7 +262,7 @@ export class Verification {
   }
 
   /** One go: watch, wait for writers where it is to count, read, reach, compare; and mend. */
-  async #look(comparison: TableComparison, suspects: readonly Suspect[], isSettling: boolean): Promise<{ readonly differences: readonly Difference[]; readonly touched: ReadonlySet<number> }> {
+  async #look(comparison: TableComparison, suspects: readonly Suspect[], isSettling: boolean): Promise<Omit<Judgement, 'tag'> & { readonly differences: readonly Difference[] }> {
     const { source, signal, repair, reach, onActivity } = this.#options
     const { table } = comparison
     await comparison.watch(suspects)
@@ -263,10 +282,12 @@ export class Verification {
         if ('tag' in found) throw new Changed(found)
         // Rows whose delete was not sent are not meant to go.
         const differences = this.#sends('delete', 'truncate') ? found : found.filter(({ sourceRows }) => sourceRows > 0)
-        if (differences.length === 0) return { differences, touched: new Set() }
-        const judged = await comparison.judge(differences, repair && isSettling ? { rows: read.stage, timeMicros: read.copy.snapshotTimeMicros } : null)
+        if (differences.length === 0) return { differences, touched: new Set(), overwritten: new Set() }
+        const judge = async (): Promise<Judgement | TableChanged> =>
+          comparison.judge(differences, repair && isSettling ? { rows: read.stage, timeMicros: read.copy.snapshotTimeMicros } : null)
+        const judged = await (this.#options.recovery?.write(judge) ?? judge())
         if (judged.tag === 'changed') throw new Changed(judged)
-        return { differences, touched: judged.touched }
+        return { ...judged, differences }
       } finally {
         read.stage.discard()
       }

@@ -11,6 +11,7 @@ export {
   removeTablesUpdate,
   resumeUpdate,
   resyncTablesUpdate,
+  recoverUpdate,
   retryFailedUpdate,
   setOptionsUpdate,
   statusQuery,

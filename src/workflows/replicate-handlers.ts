@@ -1,14 +1,14 @@
 import { condition, defineUpdate, setHandler } from '@temporalio/workflow'
 import { DomainError } from '../model/errors.ts'
 import type { TablesOrder } from '../model/replication.ts'
-import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput, refuseNotYetSupported } from '../model/spec-parse.ts'
+import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput } from '../model/spec-parse.ts'
 import type { RetryFailedInput, RunningOptions, SetOptionsInput } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 import { failureOf } from './failures.ts'
 import {
-  FUTURE_UPDATES,
   MESSAGE_DESCRIPTIONS,
   pauseUpdate,
+  recoverUpdate,
   resumeUpdate,
   retryFailedUpdate,
   setOptionsUpdate,
@@ -16,7 +16,7 @@ import {
   stopSignal,
   stopUpdate,
 } from './messages.ts'
-import { hasSomethingToRetry, nextStep, onOptions, onPause, onResume, onRetry, onStopRequested } from './replicate-state.ts'
+import { canRecover, hasSomethingToRetry, nextStep, onOptions, onPause, onRecover, onResume, onRetry, onStopRequested } from './replicate-state.ts'
 import type { ReplicateRun } from './replicate-run.ts'
 import { parseUpdateInput } from './run-input.ts'
 
@@ -75,7 +75,14 @@ export function registerHandlers(run: ReplicateRun): void {
       refuseAtEnd(run)
     },
   })
-  registerFutureUpdates(run)
+  setHandler(recoverUpdate, () => recover(run), {
+    description: MESSAGE_DESCRIPTIONS.recover,
+    validator: (...args: readonly unknown[]) => {
+      parseUpdateInput('recover', args, parseEmptyInput)
+      refuseAtEnd(run)
+      if (!canRecover(run.state)) throw nothingLost(run)
+    },
+  })
 }
 
 /** In force when what began with the former options has ended. */
@@ -107,15 +114,6 @@ async function carryOut(run: ReplicateRun, order: TablesOrder): Promise<Replicat
   const refused = run.takeRefusal(id)
   if (refused !== null) throw failureOf(refused)
   return run.status
-}
-
-function registerFutureUpdates(run: ReplicateRun): void {
-  for (const [name, description] of Object.entries(FUTURE_UPDATES)) {
-    setHandler(defineUpdate<ReplicationStatus, [input: unknown]>(name), () => run.status, {
-      description,
-      validator: (...args: readonly unknown[]) => parseUpdateInput(name, args, (given, origin) => refuseNotYetSupported(origin.of, given, origin)),
-    })
-  }
 }
 
 /** In force when no activity runs any more. */
@@ -152,6 +150,24 @@ async function retryFailed(run: ReplicateRun, input: RetryFailedInput): Promise<
   })
   if (run.refusal !== null && run.refusal !== earlier) throw failureOf(run.refusal)
   return run.status
+}
+
+/** Answers when the new slot is there, or an attempt has failed: while paused, or then, the status says so and the order stands for later. */
+async function recover(run: ReplicateRun): Promise<ReplicationStatus> {
+  // Of two at once the second finds it done, or under way.
+  if (canRecover(run.state)) run.change(onRecover(run.state))
+  run.interrupt()
+  const { attemptCount } = run
+  await condition(() => {
+    const { state } = run
+    return state.isStopped || !state.isRecovering || state.failure !== null || (!state.isBusy && nextStep(state).tag === 'wait') || (run.attemptCount > attemptCount && state.isBackingOff)
+  })
+  return run.status
+}
+
+function nothingLost({ state }: ReplicateRun): Error {
+  const what = state.failure === null ? 'the replication has not failed' : `the replication has failed with ${state.failure.type}`
+  return refusal(`${what}: recover makes a new slot after SlotLost, or where the source was restored or promoted`, state.failure === null ? 'nothing is to be done; resyncTables copies tables anew' : 'mend what lastError names, then update retryFailed goes on')
 }
 
 async function stop(run: ReplicateRun): Promise<ReplicationStatus> {

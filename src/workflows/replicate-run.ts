@@ -45,7 +45,7 @@ const MAX_HISTORY_EVENTS = 2_000
 /** The server takes no more than 400 bytes. */
 const MAX_SUMMARY_CHARACTERS = 90
 
-type PipelineStep = Extract<Step, { tag: 'initialize' | 'retryTables' | 'changeTables' | 'slice' }>
+type PipelineStep = Extract<Step, { tag: 'initialize' | 'recover' | 'retryTables' | 'changeTables' | 'slice' }>
 
 /** One run of the entity: its state, and the activity that runs, if any. The update handlers change it through its methods. */
 export class ReplicateRun {
@@ -176,6 +176,7 @@ export class ReplicateRun {
           },
         )
       case 'initialize':
+      case 'recover':
       case 'retryTables':
       case 'changeTables':
       case 'slice':
@@ -195,6 +196,12 @@ export class ReplicateRun {
         return this.#operate(
           step,
           () => activitiesOn(taskQueue, `check and prepare slot ${spec.slotName}`, 'workflow').initializeReplication({ spec }),
+          (result) => onInitialized(this.#state, result),
+        )
+      case 'recover':
+        return this.#operate(
+          step,
+          () => activitiesOn(taskQueue, `make slot ${spec.slotName} anew`, 'workflow').recoverReplication({ spec: { ...spec, reset: false } }),
           (result) => onInitialized(this.#state, result),
         )
       case 'retryTables':
@@ -279,7 +286,7 @@ export class ReplicateRun {
   #suffer(fault: Fault, step: Step): void {
     const isFatal = fault.report.type === 'AlreadyReplicating'
     // What makes way for orders has failed, and they fail with it.
-    const refused = step.tag === 'changeTables' ? [step] : step.tag === 'resolve' || step.tag === 'initialize' ? this.#state.orders : []
+    const refused = step.tag === 'changeTables' ? [step] : step.tag === 'resolve' || step.tag === 'initialize' || step.tag === 'recover' ? this.#state.orders : []
     for (const { id } of refused) {
       this.#refusedOrders.set(id, fault.report)
       this.change(onOrderEnded(this.#state, id))

@@ -13,7 +13,7 @@ import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/sta
  * - `snapshotting`  the stream runs, and tables wait for their initial load
  * - `streaming`     the stream runs
  * - `paused`        an operator paused it and no activity runs any more
- * - `failed`        an error that no retry mends; waits for `retryFailed` or `stop`
+ * - `failed`        an error that no retry mends; waits for `retryFailed`, `recover` (after a lost slot) or `stop`
  * - `stopped`       the end
  *
  * ```
@@ -21,6 +21,7 @@ import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/sta
  *   ▲  any of the three ── fault that time mends ──▶ the same phase, with lastError, after a back-off (1 s, ×2, up to 60 s)
  *   │  any of the three ── pause, and the running activity has ended ──▶ paused ── resume ──▶ back
  *   │  any of the three ── fault that no retry mends ──▶ failed
+ *   ├── recover ────── failed      (a new slot is made in the place of the checks; whatever fails in that, retryFailed does it again)
  *   └── retryFailed ── failed      (paused while failed: retryFailed leads to paused)
  * every phase ── stop, cancel ──▶ stopped
  * ```
@@ -47,6 +48,8 @@ export interface ReplicateState {
   readonly isStopRequested: boolean
   readonly isStopped: boolean
   readonly isBusy: boolean
+  /** Update `recover` was sent: a new slot is to be made, in the place of the initialization. */
+  readonly isRecovering: boolean
   /** An error that no retry mends. */
   readonly failure: ErrorReport | null
   /** A fault that is being retried. */
@@ -91,6 +94,7 @@ export type Step =
   | { readonly tag: 'backOff'; readonly delayMs: number }
   | { readonly tag: 'resolve' }
   | { readonly tag: 'initialize' }
+  | { readonly tag: 'recover' }
   | { readonly tag: 'retryTables'; readonly tableNames: readonly string[] | null }
   | { readonly tag: 'changeTables'; readonly id: number; readonly order: TablesOrder }
   | { readonly tag: 'slice'; readonly maxBusyMs: number; readonly maxIdleMs: number }
@@ -120,6 +124,7 @@ export function initialState(names: { readonly slotName: string; readonly public
     isStopRequested: false,
     isStopped: false,
     isBusy: false,
+    isRecovering: false,
     failure: null,
     fault: null,
     faultCount: 0,
@@ -206,7 +211,7 @@ export function nextStep(state: ReplicateState): Step {
   if (state.failure !== null || state.isPauseRequested) return { tag: 'wait' }
   if (state.isBackingOff) return { tag: 'backOff', delayMs: Math.min(MAX_BACK_OFF_MS, 1_000 * 2 ** (state.faultCount - 1)) }
   if (!state.isResolved) return { tag: 'resolve' }
-  if (!state.isInitialized) return { tag: 'initialize' }
+  if (!state.isInitialized) return { tag: state.isRecovering ? 'recover' : 'initialize' }
   if (state.pendingRetry !== null) return { tag: 'retryTables', tableNames: state.pendingRetry.tableNames }
   return { tag: 'slice', ...sliceLimits(state) }
 }
@@ -214,7 +219,7 @@ export function nextStep(state: ReplicateState): Step {
 function stepForOrder(state: ReplicateState, { id, order }: PendingOrder): Step {
   if (!state.isResolved) return { tag: 'resolve' }
   const begins = !state.isInitialized && state.failure === null && !state.isPauseRequested
-  return begins ? { tag: 'initialize' } : { tag: 'changeTables', id, order }
+  return begins ? { tag: state.isRecovering ? 'recover' : 'initialize' } : { tag: 'changeTables', id, order }
 }
 
 function sliceLimits(state: ReplicateState): { readonly maxBusyMs: number; readonly maxIdleMs: number } {
@@ -249,6 +254,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
     ...state,
     isInitialized: true,
     wasInitialized: true,
+    isRecovering: false,
     fault: null,
     faultCount: 0,
     pendingRetry: isFirst && tables.some((table) => table.state === 'failed') ? { tableNames: null } : state.pendingRetry,
@@ -356,6 +362,16 @@ export function onRetry(state: ReplicateState, tableNames: readonly string[] | n
     isInitialized: state.isInitialized && !hasFailed,
     pendingRetry: merge(state.pendingRetry, tableNames),
   }
+}
+
+/** Can `recover` mend what it has failed with? */
+export function canRecover(state: ReplicateState): boolean {
+  return state.failure !== null && (state.isRecovering || state.failure.type === 'SlotLost' || state.failure.type === 'DifferentSource')
+}
+
+/** Goes on as {@link onRetry} does, with a new slot. */
+export function onRecover(state: ReplicateState): ReplicateState {
+  return { ...onRetry(state, []), isRecovering: true, pendingRetry: state.pendingRetry }
 }
 
 function merge(pending: PendingRetry | null, tableNames: readonly string[] | null): PendingRetry {

@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, i
 
 import { DomainError } from '../../src/model/errors.ts'
 import { documentOf, run } from '../support/command-line.ts'
-import { FakeEngine } from '../support/fake-engine.ts'
+import { FakeEngine, slotLost } from '../support/fake-engine.ts'
 import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
 
 const SPEC = ['--slot', 'shop_slot', '--publication', 'shop_publication', '--tables', 'orders,items']
@@ -156,9 +156,15 @@ describe('a replication by the command line', () => {
     expect((await run('approve', id)).exitCode).toBe(2)
   })
 
-  it('refuses recover as not yet supported', async () => {
+  it('recovers after a lost slot, and tells where nothing was lost', async () => {
     await json('start', id, ...SPEC)
-    expect(await failure('recover', id)).toEqual(error('InvalidInput', /not yet supported/))
+    await untilPhase('streaming')
+    engine.faults.slice = [slotLost()]
+    await untilPhase('failed')
+    const recovered = await json('recover', id)
+    expect(recovered).toMatchObject({ phase: 'streaming', warnings: expect.arrayContaining(['a warning of recovery']) as unknown })
+    expect(recovered).not.toHaveProperty('lastError')
+    expect(await failure('recover', id)).toEqual(error('InvalidInput', /has not failed/))
   })
 
   it('verifies: a report, JSON, and exit code 1 where something differs or could not be compared', async () => {

@@ -22,7 +22,7 @@ import type { VerifyProgress, VerifyRequest, VerifyResult } from '../../src/mode
 
 /** What the engine was asked, in order. */
 export interface EngineCall {
-  readonly name: 'initialize' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin' | 'verify' | 'spool'
+  readonly name: 'initialize' | 'recover' | 'slice' | 'release' | 'retryTables' | 'changeTables' | 'drop' | 'xmin' | 'verify' | 'spool'
   readonly owner: string
   readonly detail?: unknown
   readonly spec?: ReplicationSpec
@@ -51,7 +51,15 @@ export class FakeEngine implements ReplicationEngine {
   maxRunning = 0
 
   async initialize({ spec }: InitializeRequest, context: OperationContext): Promise<InitializeResult> {
-    return this.#call({ name: 'initialize', owner: context.owner, detail: { reset: spec.reset } }, async () => {
+    return this.#prepare('initialize', spec, context)
+  }
+
+  async recover({ spec }: InitializeRequest, context: OperationContext): Promise<InitializeResult> {
+    return this.#prepare('recover', spec, context)
+  }
+
+  async #prepare(name: 'initialize' | 'recover', spec: ReplicationSpec, context: OperationContext): Promise<InitializeResult> {
+    return this.#call({ name, owner: context.owner, detail: { reset: spec.reset } }, async () => {
       await this.#claim(context)
       return {
         slotName: spec.slotName,
@@ -59,7 +67,7 @@ export class FakeEngine implements ReplicationEngine {
         consistentPoint: lsn(this.position),
         created: { slot: true, publication: true },
         tables: Object.fromEntries(Object.keys(this.tables).map((table) => [table, { key: ['id'], replicaIdentity: 'default' }])),
-        warnings: ['a warning of init'],
+        warnings: [name === 'recover' ? 'a warning of recovery' : 'a warning of init'],
         progress: this.#progress(),
       }
     })

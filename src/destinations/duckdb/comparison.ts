@@ -104,23 +104,25 @@ export class DuckDbComparison implements TableComparison {
     return this.#database.transaction(async (session) => {
       const appliedLsn = await this.#comparable(session, null)
       if (appliedLsn === null) return SHAPE_CHANGED
-      if (watch.isVoid) return { tag: 'judged', touched: new Set(differences.map(({ place }) => place)) }
-      const rows = (await session.rows(`SELECT DISTINCT n::INTEGER FROM ${watch.touched}`)) as readonly (readonly [number])[]
+      if (watch.isVoid) return { tag: 'judged', touched: new Set(differences.map(({ place }) => place)), overwritten: new Set() }
+      const rows = (await session.rows(`SELECT n::INTEGER, bool_or(is_whole) FROM ${watch.touched} GROUP BY n`)) as readonly (readonly [number, boolean])[]
       const touched = new Set(rows.map(([place]) => place))
+      const overwritten = new Set(rows.filter(([, isWhole]) => isWhole).map(([place]) => place))
       const untouched = differences.filter(({ place }) => !touched.has(place))
       if (repair !== null && untouched.length > 0) {
         const steps = stepsOf([repair.rows])
         if (steps === null) return VALUE_MISFIT
         await mendRows(session, this.table, { differences: untouched, watched: watch.watched, select: this.#selectStaged(steps), appliedLsn, timeMicros: repair.timeMicros })
       }
-      return { tag: 'judged', touched }
+      return { tag: 'judged', touched, overwritten }
     })
   }
 
   async unwatch(): Promise<void> {
-    if (this.#watch === null) return
+    const watch = this.#watch
+    if (watch === null) return
     this.#watch = null
-    await this.#database.exclusive(async (session) => session.watches.end(session, this.table))
+    await this.#database.exclusive(async (session) => session.watches.end(session, this.table, watch))
   }
 
   async close(): Promise<void> {

@@ -19,7 +19,7 @@ const VALUES_PER_STATEMENT = 2_000
 export interface Watch {
   /** Their places: `w.n`, and their keys `w.k0`, … or what tells their content, `w.k0`. */
   readonly watched: string
-  /** Places that have been touched: `n`. */
+  /** Places that have been touched: `n`; `is_whole` where a change gave the whole row, so that it is what it is whatever stood there before. */
   readonly touched: string
   /** Something happened that concerns all rows of the table. */
   isVoid: boolean
@@ -42,19 +42,18 @@ export class Watches {
 
   async begin(session: DatabaseSession, record: TableRecord, suspects: readonly Suspect[]): Promise<Watch> {
     const name = tableKey(record.target)
-    if (this.#watches.has(name)) throw new RangeError('a table is watched by one at a time')
+    // Whoever watched before sees all rows as touched, and watches again.
+    this.void(record.target)
     const place = String(this.#names++)
     const watch: Watch = { watched: `temp.watched_${place}`, touched: `temp.touched_${place}`, isVoid: false }
     await createSuspects(session, watch.watched, record, suspects)
-    await session.run(`CREATE TEMP TABLE touched_${place} (n BIGINT)`)
+    await session.run(`CREATE TEMP TABLE touched_${place} (n BIGINT, is_whole BOOLEAN)`)
     this.#watches.set(name, watch)
     return watch
   }
 
-  async end(session: DatabaseSession, record: TableRecord): Promise<void> {
-    const watch = this.of(record.target)
-    if (watch === null) return
-    this.#watches.delete(tableKey(record.target))
+  async end(session: DatabaseSession, record: TableRecord, watch: Watch): Promise<void> {
+    if (this.of(record.target) === watch) this.#watches.delete(tableKey(record.target))
     await session.run(`DROP TABLE IF EXISTS ${watch.watched}; DROP TABLE IF EXISTS ${watch.touched}`)
   }
 }
@@ -78,7 +77,9 @@ export async function noteTouched(session: DatabaseSession, watch: Watch, step: 
   const key = keyColumns(record)
   const values = key.length === 0 ? [contentOf(record, valueNames(step, 'merge').map((name) => `s.${name}`))] : step.keyIndexes.map((index) => `s.c${String(index)}`)
   const matches = values.map((value, index) => `w.k${String(index)} IS NOT DISTINCT FROM ${value}`).join(' AND ')
-  await session.run(`INSERT INTO ${watch.touched} SELECT DISTINCT w.n FROM ${watch.watched} w JOIN ${STAGED} s ON ${matches}`)
+  // A value that was left out comes from the row that was here.
+  const isWhole = key.length > 0 && step.unchanged.size === 0 && step.misfits.size === 0
+  await session.run(`INSERT INTO ${watch.touched} SELECT DISTINCT w.n, ${String(isWhole)} FROM ${watch.watched} w JOIN ${STAGED} s ON ${matches}`)
 }
 
 /** The columns of the key; none where whole rows are told apart. */

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { ERROR_POLICY } from '../../../src/model/errors.ts'
 import { DROP_FIELDS, RETRY_FIELDS, SPEC_FIELDS, XMIN_FIELDS } from '../../../src/model/spec-parse-fields.ts'
-import { FUTURE_UPDATES, MESSAGE_DESCRIPTIONS } from '../../../src/workflows/messages.ts'
+import { MESSAGE_DESCRIPTIONS } from '../../../src/workflows/messages.ts'
 import * as workflows from '../../../src/workflows/index.ts'
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
@@ -37,7 +37,7 @@ describe('docs/workflows.md', () => {
 
   it('names every workflow, query and update', () => {
     const types = Object.keys(workflows).filter((name) => !/(Query|Update|Signal)$/.test(name))
-    for (const name of [...types, ...Object.keys(MESSAGE_DESCRIPTIONS), ...Object.keys(FUTURE_UPDATES)]) expect(page).toContain(`\`${name}\``)
+    for (const name of [...types, ...Object.keys(MESSAGE_DESCRIPTIONS)]) expect(page).toContain(`\`${name}\``)
   })
 })
 

@@ -10,7 +10,6 @@ import {
   parseTablesInput,
   parseXminInput,
   refuseMoreArguments,
-  refuseNotYetSupported,
 } from '../../../src/model/spec-parse.ts'
 
 const origin: InputOrigin = { of: 'replicate', storedIn: { workflowId: 'shop', runId: 'run-1' } }
@@ -146,15 +145,6 @@ describe('refusals', () => {
     expect(error.message).toContain('slotName')
     expect(error.message).toContain('publicationName')
     expect(error.message).toContain('and 2 more')
-  })
-})
-
-describe('parts of the contract that come later', () => {
-  it('refuses a whole workflow, after it has looked for credentials', () => {
-    expect(refusal(() => refuseNotYetSupported('recover', {}, origin)).error.message).toBe('recover is not yet supported')
-    const { text } = refusal(() => refuseNotYetSupported('recover', { source: 'postgres://u:hunter2@h/d' }, origin))
-    expect(text).toContain('temporal workflow delete')
-    expect(text).not.toContain('hunter2')
   })
 })
 

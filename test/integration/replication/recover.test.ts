@@ -1,0 +1,181 @@
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import type { InitializeResult, SliceResult } from '../../../src/model/replication.ts'
+import type { ReplicationSpec } from '../../../src/model/spec.ts'
+import { CommitKiller, survive } from '../../support/commit-killer.ts'
+import { appendRows, foldAppendRows } from '../../support/comparison.ts'
+import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+
+const EQUAL = { missing: [], extra: [] }
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await createDatabase(inject('postgresUrl'))
+})
+
+afterAll(async () => {
+  await database.drop()
+})
+
+/** A replication that has caught up. */
+async function pipelineOf(slotName: string, tables: string, spec: Partial<ReplicationSpec> = {}, options: TestPipelineOptions = {}): Promise<TestPipeline> {
+  const pipeline = new TestPipeline(database.url, specOf({ slotName, tableNames: [slotName], ...spec }), options)
+  await pipeline.sql(tables)
+  await pipeline.initialize()
+  await pipeline.catchUp()
+  return pipeline
+}
+
+async function recover(pipeline: TestPipeline): Promise<InitializeResult> {
+  return pipeline.engine.recover({ spec: pipeline.spec }, pipeline.context())
+}
+
+/** What the slot held back is gone. */
+async function loseSlot(pipeline: TestPipeline): Promise<void> {
+  await pipeline.release()
+  await pipeline.sql('SELECT pg_drop_replication_slot($1)', [pipeline.spec.slotName])
+}
+
+async function expectEqual(pipeline: TestPipeline, tables: readonly string[], where = 'true'): Promise<void> {
+  for (const table of tables) expect(differences(await pipeline.destinationRows(table, 'public', where), await pipeline.sourceRows(table)), table).toEqual(EQUAL)
+}
+
+describe('recover', () => {
+  it('copies only what differs after the slot was dropped: changed, deleted, inserted and moved rows, values stored out of line, TRUNCATE, beside writers', async () => {
+    const big = (seed: string): string => `(SELECT string_agg(md5(${seed} || g), '') FROM generate_series(1, 200) g)`
+    await using pipeline = await pipelineOf(
+      'r_merge',
+      `CREATE TABLE r_merge (id int PRIMARY KEY, v int, big text); ALTER TABLE r_merge ALTER COLUMN big SET STORAGE EXTERNAL;
+       INSERT INTO r_merge SELECT g, g, CASE WHEN g <= 20 THEN ${big('g::text')} END FROM generate_series(1, 1000) g;
+       CREATE TABLE r_emptied (id int PRIMARY KEY, v int); INSERT INTO r_emptied SELECT g, g FROM generate_series(1, 50) g;
+       CREATE TABLE r_bag (v int, t text); ALTER TABLE r_bag REPLICA IDENTITY FULL; INSERT INTO r_bag SELECT g % 5, 'x' FROM generate_series(1, 40) g`,
+      { tableNames: ['r_merge', 'r_emptied', 'r_bag'] },
+    )
+    await loseSlot(pipeline)
+    await pipeline.sql(`UPDATE r_merge SET v = -v WHERE id BETWEEN 100 AND 109; UPDATE r_merge SET big = ${big("'late' || id::text")} WHERE id <= 6; DELETE FROM r_merge WHERE id BETWEEN 200 AND 204;
+      INSERT INTO r_merge SELECT g, 0, NULL FROM generate_series(2001, 2005) g; DELETE FROM r_merge WHERE id = 300; TRUNCATE r_emptied; INSERT INTO r_emptied VALUES (7, 0);
+      DELETE FROM r_bag WHERE v = 1; UPDATE r_bag SET t = 'y' WHERE v = 2; INSERT INTO r_bag VALUES (2, 'x'), (9, 'z')`)
+    await expect(pipeline.initialize()).rejects.toMatchObject({ kind: 'SlotLost', remedy: expect.stringMatching(/recover.*"reset": true/) as string })
+    const { warnings, progress, created } = await recover(pipeline)
+    expect(created).toEqual({ slot: true, publication: false })
+    expect(warnings.join('\n')).toMatch(/slot was lost and made anew.*\n.*public\.r_bag: without a key/)
+    expect(progress.warnings).toContainEqual(expect.stringContaining('public.r_merge: its slot was lost at'))
+    expect(Object.fromEntries(Object.entries(progress.tables).map(([name, { state }]) => [name, state]))).toEqual({ 'public.r_merge': 'snapshotting', 'public.r_emptied': 'snapshotting', 'public.r_bag': 'pending' })
+    // Changes of rows that are not what the source changed: the stream comes before the comparison.
+    await pipeline.sql(`UPDATE r_merge SET v = 1 WHERE id IN (1, 100); UPDATE r_merge SET id = id + 5000 WHERE id IN (2, 3, 101); UPDATE r_merge SET id = -4 WHERE id = 4; UPDATE r_merge SET id = 3 WHERE id = 5;
+      INSERT INTO r_merge VALUES (200, 5, NULL), (300, 6, NULL); DELETE FROM r_merge WHERE id IN (2001, 102); UPDATE r_merge SET v = 9 WHERE id = 2002; DELETE FROM r_bag WHERE v IN (2, 9); INSERT INTO r_bag VALUES (9, 'z')`)
+    const result = await pipeline.catchUp()
+    expect(Object.values(result.progress.tables).map(({ state }) => state)).toEqual(['streaming', 'streaming', 'streaming'])
+    expect(result.progress.warnings.filter((warning) => warning.includes('was lost at'))).toEqual([])
+    const told = result.progress.warnings.find((warning) => warning.startsWith('public.r_merge was compared')) ?? ''
+    // 21 rows differ at most, as the stream may put some of them right.
+    expect(Number(/of which (\d+)/.exec(told)?.[1])).toBeLessThanOrEqual(30)
+    expect(result.copied).toEqual({ 'public.r_bag': { rows: expect.any(Number) as number } })
+    await expectEqual(pipeline, ['r_merge', 'r_emptied', 'r_bag'])
+    await pipeline.sql("UPDATE r_merge SET v = v + 1; DELETE FROM r_emptied; UPDATE r_bag SET t = 'last'")
+    await pipeline.catchUp()
+    await expectEqual(pipeline, ['r_merge', 'r_emptied', 'r_bag'])
+  })
+
+  it('puts histories and marked rows right, and says what they cannot know', async () => {
+    await using pipeline = await pipelineOf(
+      'r_past',
+      `CREATE TABLE r_past (id int PRIMARY KEY, v int); INSERT INTO r_past SELECT g, g FROM generate_series(1, 100) g; CREATE TABLE r_changes (LIKE r_past INCLUDING ALL); INSERT INTO r_changes SELECT * FROM r_past;
+       CREATE TABLE r_soft (LIKE r_past INCLUDING ALL); INSERT INTO r_soft SELECT * FROM r_past; CREATE TABLE r_keyless (id int, v int); ALTER TABLE r_keyless REPLICA IDENTITY FULL; INSERT INTO r_keyless SELECT * FROM r_past`,
+      { tableNames: ['r_past', 'r_changes', 'r_soft', 'r_keyless'], writeMode: { r_past: ['scd2'], r_changes: ['append'], r_keyless: ['append'] }, deleteMode: 'soft' },
+    )
+    await loseSlot(pipeline)
+    for (const table of ['r_past', 'r_changes', 'r_soft', 'r_keyless']) await pipeline.sql(`UPDATE ${table} SET v = -v WHERE id <= 3; UPDATE ${table} SET v = 0 WHERE id = 1; DELETE FROM ${table} WHERE id = 50; INSERT INTO ${table} VALUES (101, 1)`)
+    const { warnings } = await recover(pipeline)
+    expect(warnings).toContainEqual(expect.stringMatching(/r_changes, public\.r_keyless, public\.r_past, public\.r_soft: what became of rows meanwhile is not in their history/))
+    for (const table of ['r_past', 'r_changes', 'r_soft', 'r_keyless']) await pipeline.sql(`DELETE FROM ${table} WHERE id IN (2, 101); INSERT INTO ${table} VALUES (50, 5), (101, 2)`)
+    await pipeline.catchUp()
+    await expectEqual(pipeline, ['r_past'], '_is_current')
+    await expectEqual(pipeline, ['r_soft'], '_deleted_at IS NULL')
+    expect(foldAppendRows(await appendRows(async (sql) => pipeline.query(sql), 'r_changes', 'public'), ['id'])).toEqual(await pipeline.sourceRows('r_changes'))
+    expect(await pipeline.query('SELECT id FROM public.r_keyless GROUP BY id, v HAVING sum(CASE WHEN _op = \'delete\' THEN -1 ELSE 1 END) <> 0 ORDER BY id')).toHaveLength(100)
+    // One version for all that happened while nobody looked; the ones of before are there.
+    expect(await pipeline.query('SELECT v, _is_current FROM public.r_past WHERE id IN (1, 3) ORDER BY id, _lsn')).toEqual([[1, false], [0, true], [3, false], [-3, true]])
+    await pipeline.sql('UPDATE r_past SET v = 7 WHERE id = 1; UPDATE r_keyless SET v = 8 WHERE id = 1')
+    await pipeline.catchUp()
+    await expectEqual(pipeline, ['r_past'], '_is_current')
+  })
+
+  it('copies tables anew whose columns are others by now, goes on with copies that were under way, and leaves stopped tables stopped', async () => {
+    await using pipeline = await pipelineOf(
+      'r_shapes',
+      `CREATE TABLE r_shapes (id int PRIMARY KEY, v int); INSERT INTO r_shapes VALUES (1, 1); CREATE TABLE r_stopped (id int PRIMARY KEY, v text); INSERT INTO r_stopped VALUES (1, '1');
+       CREATE TABLE r_later (id int PRIMARY KEY, v int); CREATE TABLE r_renamed (id int PRIMARY KEY, v int); INSERT INTO r_renamed VALUES (1, 1)`,
+      { tableNames: ['r_shapes', 'r_stopped', 'r_renamed'], columns: { r_stopped: { v: { dataType: 'BIGINT' } } } },
+    )
+    await pipeline.sql("INSERT INTO r_stopped VALUES (2, 'no number')")
+    await pipeline.catchUp()
+    await pipeline.order({ tag: 'add', tableNames: ['r_later'] })
+    await loseSlot(pipeline)
+    await pipeline.sql("ALTER TABLE r_shapes ALTER COLUMN v TYPE text; UPDATE r_shapes SET v = 'text'; INSERT INTO r_later VALUES (1, 1); ALTER TABLE r_renamed RENAME TO r_other; UPDATE r_other SET v = 2; UPDATE r_stopped SET v = '3'")
+    await recover(pipeline)
+    await pipeline.sql('INSERT INTO r_stopped VALUES (5, 5)')
+    const { progress } = await pipeline.catchUp()
+    expect(Object.fromEntries(Object.entries(progress.tables).map(([name, { state }]) => [name, state]))).toEqual({ 'public.r_later': 'streaming', 'public.r_other': 'streaming', 'public.r_shapes': 'streaming', 'public.r_stopped': 'failed' })
+    await expectEqual(pipeline, ['r_shapes', 'r_later', 'r_other'])
+    // With what was kept while it had stopped, and behind it the comparison.
+    await pipeline.engine.retryTables({ spec: pipeline.spec, owner: pipeline.owner, tableNames: null })
+    await pipeline.catchUp()
+    await expectEqual(pipeline, ['r_stopped'])
+  })
+
+  it('refuses what was never replicated, a slot that somebody reads, and a destination that is another', async () => {
+    await using fresh = new TestPipeline(database.url, specOf({ slotName: 'r_fresh', tableNames: ['r_merge'] }))
+    await expect(recover(fresh)).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('has not been initialized') as string })
+  })
+
+  it('keeps a failover slot one (PostgreSQL 17+), and takes one that was made so by hand', async ({ skip }) => {
+    await using pipeline = await pipelineOf('r_failover', 'CREATE TABLE r_failover (id int PRIMARY KEY); INSERT INTO r_failover VALUES (1)')
+    const { rows } = await pipeline.sql("SELECT current_setting('server_version_num')::int >= 170000 AS is_there")
+    skip(!(rows[0] as { is_there: boolean }).is_there, 'failover slots came with PostgreSQL 17')
+    await loseSlot(pipeline)
+    await pipeline.sql("SELECT pg_create_logical_replication_slot('r_failover', 'pgoutput', failover => true); INSERT INTO r_failover VALUES (2)")
+    await expect(pipeline.initialize().then(async () => pipeline.catchUp())).rejects.toMatchObject({ kind: 'SlotLost' })
+    await recover(pipeline)
+    await pipeline.sql('INSERT INTO r_failover VALUES (3)')
+    await pipeline.catchUp()
+    await pipeline.initialize()
+    await expectEqual(pipeline, ['r_failover'])
+    expect((await pipeline.sql("SELECT failover FROM pg_replication_slots WHERE slot_name = 'r_failover'")).rows).toEqual([{ failover: true }])
+  })
+
+  it('ends as if nobody had been killed, wherever somebody was, with writers at it', { timeout: 240_000 }, async () => {
+    const killer = new CommitKiller()
+    await using pipeline = await pipelineOf(
+      'r_kill',
+      'CREATE TABLE r_kill (id int PRIMARY KEY, v int); INSERT INTO r_kill SELECT g, g FROM generate_series(1, 300) g',
+      {},
+      { around: (destination) => killer.around(destination) },
+    )
+    let round = 0
+    const write = async (): Promise<void> => {
+      round++
+      await pipeline.sql(`BEGIN; UPDATE r_kill SET v = v + 1 WHERE id % 9 = ${String(round % 9)}; DELETE FROM r_kill WHERE id % 50 = ${String(round % 50)}; INSERT INTO r_kill SELECT g, 0 FROM generate_series(1, 300) g WHERE g % 50 = ${String((round + 25) % 50)} ON CONFLICT DO NOTHING;
+        UPDATE r_kill SET id = id + 1000 * (CASE WHEN id > 300 THEN -1 ELSE 1 END) WHERE id IN (${String(round % 300)}, ${String(1000 + ((round + 3) % 300))}) AND NOT EXISTS (SELECT FROM r_kill o WHERE o.id = r_kill.id + 1000 * (CASE WHEN r_kill.id > 300 THEN -1 ELSE 1 END)); COMMIT`)
+    }
+    // Behind each commit, and so before the next one.
+    for (let index = 0, isOver = false; !isOver; index++) {
+      await loseSlot(pipeline)
+      await write()
+      killer.arm(index, true)
+      await survive(async () => recover(pipeline))
+      const writing = write().then(write)
+      const result: SliceResult = await survive(async () => {
+        await pipeline.engine.release({ spec: pipeline.spec, owner: pipeline.owner, keepClaim: true })
+        return pipeline.catchUp()
+      })
+      await writing
+      expect(result.hasTablesToCopy).toBe(false)
+      isOver = killer.disarm()
+      await pipeline.catchUp()
+      await expectEqual(pipeline, ['r_kill'])
+    }
+    expect(killer.victims.map((victim) => victim.slice('after '.length))).toEqual(expect.arrayContaining(['claim', 'saveTables', 'register']))
+  })
+})
