@@ -20,11 +20,13 @@ import type {
   XminResult,
 } from '../model/replication.ts'
 import { DomainError } from '../model/errors.ts'
+import type { SearchAttributeName } from '../model/search-attributes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
 import { isUnexpected, safeStack, toFailure } from './failures.ts'
 import { heartbeatWhile, mustRunAgain, throwForEnding } from './heartbeat.ts'
 import { MetricSet, type PipelineId, PipelineMetrics } from './pipeline-metrics.ts'
+import { registeredSearchAttributes } from './search-attributes.ts'
 import { SessionKeeper } from './sessions.ts'
 import { TableLog } from './table-log.ts'
 import { isWorkflowOpen } from './workflow-openness.ts'
@@ -43,12 +45,18 @@ export interface ResolvedPipeline {
   readonly taskQueue: string
 }
 
+export interface PipelineAnswer extends ResolvedPipeline {
+  /** Of ours, what the namespace has. Absent where nobody asked, and in histories of versions that set none. */
+  readonly searchAttributes?: readonly SearchAttributeName[]
+}
+
 /**
  * The activities. Each takes one JSON-safe object, is idempotent, resumes from the destination's checkpoint and fails only by
  * `failures.ts`. All but `resolvePipeline` run on the destination's task queue, heartbeat every second and end soon after a cancel.
  */
 export interface ReplicationActivities {
-  resolvePipeline(names: PipelineNames): Promise<ResolvedPipeline>
+  /** For `replicate` it also asks Temporal which search attributes may be set. */
+  resolvePipeline(names: PipelineNames): Promise<PipelineAnswer>
   /** Checks, claim, publication, slot, registration at the destination. */
   initializeReplication(request: InitializeRequest): Promise<InitializeResult>
   /** A new slot in the place of one that was lost; what differs is copied by the slices that follow. */
@@ -171,10 +179,13 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
 
   const activities: ReplicationActivities = {
     async resolvePipeline(names) {
+      const activity = Context.current()
+      const { attempt, workflowType } = activity.info
       try {
-        return dependencies.resolvePipeline(names)
+        const resolved = dependencies.resolvePipeline(names)
+        return workflowType === 'replicate' ? { ...resolved, searchAttributes: await registeredSearchAttributes(activity.client) } : resolved
       } catch (error) {
-        throw toFailure(error, { operation: 'resolvePipeline', attempt: Context.current().info.attempt })
+        throw toFailure(error, { operation: 'resolvePipeline', attempt })
       }
     },
     initializeReplication: (request) =>

@@ -1,6 +1,7 @@
 import type { Client } from '@temporalio/client'
 
 import { connectClient, readTemporalSettings } from '../temporal-connection.ts'
+import { SEARCH_ATTRIBUTE_NAMES, SEARCH_ATTRIBUTES } from '../model/search-attributes.ts'
 import type { Check } from './check.ts'
 import { describeFailure } from './failure.ts'
 import { hasWorker } from './task-queue-pollers.ts'
@@ -8,8 +9,11 @@ import { hasWorker } from './task-queue-pollers.ts'
 const SUBJECT = 'temporal'
 /** Older servers lack activity pause; everything else works (facts 32). */
 const RECOMMENDED_VERSION = [1, 28] as const
-/** Checks that Temporal answers, and that workers poll the task queues (the first is the workflows' own). */
-export async function checkTemporal(env: NodeJS.ProcessEnv, taskQueues: readonly string[]): Promise<readonly Check[]> {
+/**
+ * Checks that Temporal answers, and that workers poll the task queues (the first is the workflows' own). With `registers` it makes the search attributes
+ * that the namespace lacks.
+ */
+export async function checkTemporal(env: NodeJS.ProcessEnv, taskQueues: readonly string[], registers: boolean): Promise<readonly Check[]> {
   let client: Client
   try {
     client = await connectClient(readTemporalSettings(env))
@@ -21,7 +25,7 @@ export async function checkTemporal(env: NodeJS.ProcessEnv, taskQueues: readonly
     const namespace = await checkNamespace(client)
     if (namespace.state === 'failure') return [connected, namespace]
     const queues = await Promise.all(taskQueues.map(async (taskQueue, index) => await checkTaskQueue(client, taskQueue, index === 0)))
-    return [connected, namespace, ...queues]
+    return [connected, namespace, await checkSearchAttributes(client, registers), ...queues]
   } catch (error) {
     return [failure('connection', error)]
   } finally {
@@ -55,6 +59,33 @@ async function checkNamespace(client: Client): Promise<Check> {
     return { subject: SUBJECT, name: 'namespace', state: 'ok', message: namespace, remedy: null }
   } catch (error) {
     return failure('namespace', error)
+  }
+}
+
+type IndexedValueType = NonNullable<Parameters<Client['connection']['operatorService']['addSearchAttributes']>[0]['searchAttributes']>[string]
+
+/** Nothing needs them: lists of workflows can be asked by them, where they are there. */
+async function checkSearchAttributes({ connection, options: { namespace } }: Client, registers: boolean): Promise<Check> {
+  const check = (state: Check['state'], message: string, remedy: string | null = null): Check => ({ subject: SUBJECT, name: 'search attributes', state, message, remedy })
+  try {
+    const { customAttributes } = await connection.operatorService.listSearchAttributes({ namespace })
+    const typeOf = (name: string): number | null => (name in customAttributes ? Number(customAttributes[name]) : null)
+    const others = SEARCH_ATTRIBUTE_NAMES.filter((name) => typeOf(name) !== null && typeOf(name) !== SEARCH_ATTRIBUTES[name].wireType)
+    const missing = SEARCH_ATTRIBUTE_NAMES.filter((name) => typeOf(name) === null)
+    if (registers && missing.length > 0) {
+      // The enum's numbers are the wire format's; its object stands in @temporalio/proto, which is no dependency of ours.
+      // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment
+      const searchAttributes = Object.fromEntries(missing.map((name) => [name, SEARCH_ATTRIBUTES[name].wireType as number as IndexedValueType]))
+      await connection.operatorService.addSearchAttributes({ namespace, searchAttributes })
+    }
+    if (others.length > 0) return check('warning', `of another type than ours: ${others.join(', ')}; these are not set`, 'temporal operator search-attribute remove and doctor --register make them anew')
+    if (missing.length === 0) return check('ok', SEARCH_ATTRIBUTE_NAMES.join(', '))
+    return registers
+      ? check('ok', `made: ${missing.join(', ')}; a replicate sets them from its next start on`)
+      : check('ok', `not registered: ${missing.join(', ')} (nothing needs them; doctor --register makes them)`)
+  } catch (error) {
+    const message = 'Temporal does not tell: its operator service is not for this user, or it is Temporal Cloud'
+    return registers ? { ...failure('search attributes', error), message } : check('ok', message)
   }
 }
 

@@ -18,21 +18,23 @@ import { textTable } from './status-text.ts'
 /** A name that does not exist yet: what is checked then is whether it could be made. */
 const UNNAMED = 'not_made_yet'
 
-/** `doctor`: everything that a replication needs, checked one by one; changes nothing. */
+/** `doctor`: everything that a replication needs, checked one by one; changes nothing but by `--register`. */
 export function addDoctor(program: Command): void {
   const command = addSpecOptions(
     program
       .command('doctor')
       .description('check configuration, sources, destinations and Temporal; with --slot, --publication, --tables also what a start needs, and how each column would be held')
-      .option('--full', 'look at every row of the tables, not at a sample'),
+      .option('--full', 'look at every row of the tables, not at a sample')
+      .option('--register', 'make the search attributes by which Temporal lists replications, where its namespace lacks them'),
   )
   answer(command, async () => {
     const given = specInput(command)
-    const isFull = command.opts<{ readonly full?: boolean }>().full === true
+    const { full, register } = command.opts<{ readonly full?: boolean; readonly register?: boolean }>()
+    const isFull = full === true
     const isGiven = Object.keys(given).length > 0 || isFull
     const spec = isGiven ? parseReplicationInput({ slotName: UNNAMED, publicationName: UNNAMED, ...given }, { of: 'doctor', storedIn: null }) : null
     const { config, problems } = readConfig({ env: process.env })
-    const [sources, destinations, temporal] = await Promise.all([checkSources(config, spec), checkDestinations(config, spec), checkTemporal(process.env, taskQueuesOf(config))])
+    const [sources, destinations, temporal] = await Promise.all([checkSources(config, spec), checkDestinations(config, spec), checkTemporal(process.env, taskQueuesOf(config), register === true)])
     const fidelity = await checkTables(config, { spec, inspection: sources.inspection, isFull })
     const checks: readonly Check[] = [...checkConfig(config, problems), ...sources.checks, ...fidelity.checks, ...destinations, ...temporal]
     const failures = checks.filter(({ state }) => state === 'failure').length

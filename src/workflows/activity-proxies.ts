@@ -1,12 +1,15 @@
 import { ActivityCancellationType, type ActivityOptions, CancellationScope, log, proxyActivities } from '@temporalio/workflow'
-import type { PipelineNames, ReplicationActivities, ResolvedPipeline } from '../activities/index.ts'
+import type { PipelineAnswer, PipelineNames, ReplicationActivities } from '../activities/index.ts'
 import { ERROR_KINDS } from '../model/error-report.ts'
+import type { SearchAttributeName } from '../model/search-attributes.ts'
 import type { ReplicationSpec, UnresolvedSpec } from '../model/spec.ts'
 
 /** A spec whose names are resolved, and where its activities run. */
 export interface Pipeline {
   readonly spec: ReplicationSpec
   readonly taskQueue: string
+  /** Absent where nobody asked. */
+  readonly searchAttributes?: readonly SearchAttributeName[]
 }
 
 const RETRY = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '60 seconds' } as const
@@ -39,12 +42,12 @@ export function activitiesOn(taskQueue: string, summary: string, retriedBy: Retr
 
 /** Lets the worker look up source and destination in its configuration. */
 export async function resolvePipeline(spec: UnresolvedSpec, retriedBy: RetriedBy): Promise<Pipeline> {
-  const { source, destination, taskQueue } = await resolveNames(spec, retriedBy)
-  return { spec: { ...spec, source, destination }, taskQueue }
+  const { source, destination, ...rest } = await resolveNames(spec, retriedBy)
+  return { spec: { ...spec, source, destination }, ...rest }
 }
 
 /** Looks up what a pipeline's names stand for. */
-export async function resolveNames(names: PipelineNames, retriedBy: RetriedBy): Promise<ResolvedPipeline> {
+export async function resolveNames(names: PipelineNames, retriedBy: RetriedBy): Promise<PipelineAnswer> {
   const { resolvePipeline: resolve } = proxyActivities<ReplicationActivities>({
     startToCloseTimeout: '10 seconds',
     // Ending the workflow while the answer is on its way would fail the task, and with it the update that asked for the end.

@@ -15,6 +15,7 @@ import type { ReplicationStatus } from '../model/status.ts'
 import { activitiesOn, type Pipeline, releasePipeline, resolvePipeline } from './activity-proxies.ts'
 import { currentDetailsOf } from './current-details.ts'
 import { failureOf, type Fault, faultOf } from './failures.ts'
+import { ListedAttributes, noteInMemo } from './search-attributes.ts'
 import {
   begin,
   carriedState,
@@ -53,6 +54,7 @@ export class ReplicateRun {
   readonly #spec: UnresolvedSpec
   #state: ReplicateState
   #pipeline: Pipeline | null = null
+  #listed: ListedAttributes | null = null
   /** Scope of the running activity. */
   #operation: CancellationScope | null = null
   #isCancelled = false
@@ -92,7 +94,9 @@ export class ReplicateRun {
   /** The state's only way to change: what the UI shows goes with it. */
   change(state: ReplicateState): void {
     this.#state = state
-    setCurrentDetails(currentDetailsOf(statusOf(state)))
+    const status = statusOf(state)
+    setCurrentDetails(currentDetailsOf(status))
+    this.#listed?.show(status)
   }
 
   /** Ends the running activity early; it answers with what it has done. */
@@ -172,6 +176,7 @@ export class ReplicateRun {
           () => resolvePipeline(this.#spec, 'workflow'),
           (pipeline) => {
             this.#pipeline = pipeline
+            this.#list(pipeline)
             return onResolved(this.#state)
           },
         )
@@ -186,6 +191,14 @@ export class ReplicateRun {
       default:
         step satisfies never
     }
+  }
+
+  /** From now on Temporal's list shows what it can. */
+  #list({ spec, searchAttributes }: Pipeline): void {
+    // Versions that did not ask have histories without these commands.
+    if (searchAttributes === undefined) return
+    noteInMemo(spec)
+    this.#listed = new ListedAttributes(searchAttributes, spec)
   }
 
   async #takeOn({ spec: given, taskQueue }: Pipeline, step: PipelineStep): Promise<void> {

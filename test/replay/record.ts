@@ -7,6 +7,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js'
 import type { WorkflowHandle } from '@temporalio/client'
+import { checkTemporal } from '../../src/cli/check-temporal.ts'
+import { SEARCH_ATTRIBUTE_NAMES } from '../../src/model/search-attributes.ts'
 import type { EmptyInput } from '../../src/model/spec.ts'
 import {
   addTablesUpdate,
@@ -41,6 +43,17 @@ const scenarios: Record<string, Scenario> = {
     await untilStatus(handle, (status) => status.phase === 'streaming')
     await handle.executeUpdate(pauseUpdate, NOTHING)
     await handle.executeUpdate(resumeUpdate, NOTHING)
+    await handle.executeUpdate(stopUpdate, NOTHING)
+    return handle
+  },
+  'replicate-listed': async (harness) => {
+    // As by `doctor --register`; a namespace learns of them a moment later.
+    await until(async () => checkTemporal(process.env, [], true), (checks) => checks.some(({ name, message }) => name === 'search attributes' && message === SEARCH_ATTRIBUTE_NAMES.join(', ')))
+    const handle = await harness.startReplicate()
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    await handle.executeUpdate(pauseUpdate, NOTHING)
+    await handle.executeUpdate(resumeUpdate, NOTHING)
+    await untilStatus(handle, (status) => status.phase === 'streaming')
     await handle.executeUpdate(stopUpdate, NOTHING)
     return handle
   },

@@ -45,17 +45,17 @@ export class WorkflowHarness {
   readonly #native: NativeConnection
   readonly #workers = new Set<TestWorker>()
 
-  private constructor(connection: Connection, native: NativeConnection) {
+  private constructor(connection: Connection, native: NativeConnection, namespace: string) {
     this.#connection = connection
     this.#native = native
-    this.client = new Client({ connection })
+    this.client = new Client({ connection, namespace })
     this.taskQueue = `test-${randomBytes(6).toString('hex')}`
   }
 
-  static async open(address: string): Promise<WorkflowHarness> {
+  static async open(address: string, namespace = 'default'): Promise<WorkflowHarness> {
     quietRuntime()
     const [connection, native] = await Promise.all([Connection.connect({ address }), NativeConnection.connect({ address })])
-    return new WorkflowHarness(connection, native)
+    return new WorkflowHarness(connection, native, namespace)
   }
 
   get destinationQueue(): string {
@@ -77,6 +77,7 @@ export class WorkflowHarness {
     const { activities } = createActivities({ engine: unused, resolvePipeline: this.#resolve, logger: pino({ level: 'silent' }) })
     const worker = await Worker.create({
       connection: this.#native,
+      namespace: this.client.options.namespace,
       taskQueue: this.taskQueue,
       workflowBundle: await workflowBundle(),
       activities,
@@ -94,6 +95,7 @@ export class WorkflowHarness {
   async startDestinationWith(activities: object, close: () => Promise<void> = async () => undefined): Promise<TestWorker> {
     const worker = await Worker.create({
       connection: this.#native,
+      namespace: this.client.options.namespace,
       taskQueue: this.destinationQueue,
       activities,
       maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { DEFAULT_METRICS_ADDRESS, METRICS, type MetricEntry } from '../../../src/model/metrics.ts'
+import { SEARCH_ATTRIBUTE_NAMES, SEARCH_ATTRIBUTES } from '../../../src/model/search-attributes.ts'
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), 'utf8')
@@ -99,4 +100,12 @@ it('says of each alert what it means and what to do, there and in the documentat
 it('scrapes the address that a worker has by default', () => {
   const config = parse(read('examples/monitoring/prometheus.yml')) as { readonly scrape_configs: readonly { readonly job_name: string; readonly static_configs: readonly { readonly targets: readonly string[] }[] }[] }
   expect(config.scrape_configs).toMatchObject([{ job_name: 'pg-replication', static_configs: [{ targets: [DEFAULT_METRICS_ADDRESS] }] }])
+})
+
+it('names the search attributes as the code has them', () => {
+  const page = read('docs/monitoring.md')
+  for (const name of SEARCH_ATTRIBUTE_NAMES) {
+    const { type, description } = SEARCH_ATTRIBUTES[name]
+    expect(page).toContain(`| \`${name}\` | ${type === 'INT' ? 'Int' : 'Keyword'} | ${description} |`)
+  }
 })
