@@ -2,6 +2,7 @@ import Table from 'cli-table3'
 import colors from '../terminal-colors.ts'
 
 import type { Phase, ReplicationStatus, TableState } from '../model/status.ts'
+import { sparkline, type Trend } from './readings.ts'
 import type { LiveStatus } from './replication-status.ts'
 
 const NONE = '–'
@@ -46,20 +47,9 @@ const STATE_COLORS: Readonly<Record<TableState, (text: string) => string>> = {
   removed: colors.dim,
 }
 
-/** Rows and changes applied so far, over all tables. */
-export function appliedRows(status: ReplicationStatus): number {
-  return Object.values(status.tables).reduce((sum, table) => sum + table.snapshotRows + table.inserts + table.updates + table.deletes, 0)
-}
-
-/** Rows per second between two readings; null where they do not tell. */
-export function rowsPerSecond(earlier: ReplicationStatus, later: ReplicationStatus): number | null {
-  const seconds = (Date.parse(later.asOf) - Date.parse(earlier.asOf)) / 1_000
-  const rows = appliedRows(later) - appliedRows(earlier)
-  return seconds > 0 && rows >= 0 ? rows / seconds : null
-}
-
-/** One replication in full. `rate` is shown where it is known. */
-export function statusText({ workflowId, status, activity }: LiveStatus, rate: number | null = null): string {
+/** One replication in full; with a trend where it is watched. */
+export function statusText({ workflowId, status, activity }: LiveStatus, trend: Trend | null = null): string {
+  const rate = trend?.rowsPerSecond ?? null
   const phase = PHASE_COLORS[status.phase](colors.bold(status.phase))
   const facts = [
     ['applied LSN', status.appliedLsn ?? NONE],
@@ -74,7 +64,8 @@ export function statusText({ workflowId, status, activity }: LiveStatus, rate: n
     `${workflowId}: ${phase}${activity === null ? '' : colors.dim(` (${activity})`)}`,
     `slot ${status.slotName}, publication ${status.publicationName}`,
     facts.map(([name, value]) => `${colors.dim(name ?? '')} ${value ?? ''}`).join('   '),
-    tablesText(status),
+    ...(trend === null || trend.lagBytes.length < 2 ? [] : [`${colors.dim('lag')} ${sparkline(trend.lagBytes)} ${colors.dim(`at most ${formatBytes(Math.max(0, ...trend.lagBytes.map((bytes) => bytes ?? 0)))}`)}`]),
+    tablesText(status, trend),
     ...Object.entries(status.tables).flatMap(([name, { error }]) =>
       error === undefined ? [] : [`${colors.red(`${name}: ${error.type}`)}: ${indented(error.message).trimStart()}`, indented(error.remedy)],
     ),
@@ -90,16 +81,21 @@ function indented(text: string): string {
   return text.replaceAll(/^/gm, '  ')
 }
 
-function tablesText(status: ReplicationStatus): string {
+function tablesText(status: ReplicationStatus, trend: Trend | null): string {
   const rows = Object.entries(status.tables).map(([name, table]) => [
     name,
     STATE_COLORS[table.state](table.state),
     ...[table.snapshotRows, table.inserts, table.updates, table.deletes, table.truncates].map((count) => count.toLocaleString('en')),
     table.lastCommitLsn ?? NONE,
+    ...(trend === null ? [] : [rateText(trend.tableRates[name])]),
   ])
   return rows.length === 0
     ? colors.dim('no tables yet')
-    : textTable(['table', 'state', 'copied', 'inserts', 'updates', 'deletes', 'truncates', 'last commit LSN'], rows)
+    : textTable(['table', 'state', 'copied', 'inserts', 'updates', 'deletes', 'truncates', 'last commit LSN', ...(trend === null ? [] : ['rows/s'])], rows)
+}
+
+function rateText(rate: number | undefined): string {
+  return rate === undefined ? NONE : Math.round(rate).toLocaleString('en')
 }
 
 /** Why a replication, or tables of it, do not go on. */

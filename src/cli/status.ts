@@ -6,7 +6,8 @@ import type { Command } from 'commander'
 import { type Answer, argumentsOf, isJson, print, withJson } from './answer.ts'
 import { describeFailure, usageError } from './failure.ts'
 import { listOpenReplications, type LiveStatus, readStatus } from './replication-status.ts'
-import { overviewText, rowsPerSecond, statusText } from './status-text.ts'
+import { Readings } from './readings.ts'
+import { overviewText, statusText } from './status-text.ts'
 import { withClient } from './temporal.ts'
 
 const REFRESH_MS = 2_000
@@ -33,10 +34,10 @@ export function addStatus(program: Command): void {
   })
 }
 
-async function single(client: Client, workflowId: string, earlier?: LiveStatus): Promise<Answer & { readonly live: LiveStatus }> {
+async function single(client: Client, workflowId: string, readings?: Readings): Promise<Answer & { readonly live: LiveStatus }> {
   const live = await readStatus(client, workflowId)
-  const rate = earlier === undefined ? null : rowsPerSecond(earlier.status, live.status)
-  return { live, document: live.status, text: statusText(live, rate) }
+  readings?.add(live.status)
+  return { live, document: live.status, text: statusText(live, readings?.trend ?? null) }
 }
 
 async function overview(client: Client): Promise<Answer> {
@@ -66,13 +67,11 @@ async function watchStatus(client: Client, workflowId: string | undefined): Prom
   process.once('SIGINT', onInterrupt)
   process.once('SIGTERM', onInterrupt)
   try {
-    let earlier: LiveStatus | undefined
+    const readings = new Readings()
     while (!stop.signal.aborted) {
-      const { text, live } = await refresh(client, workflowId, earlier)
+      const { text, live } = await refresh(client, workflowId, readings)
       process.stdout.write(`${process.stdout.isTTY ? CLEAR_SCREEN : ''}${text}\n`)
       if (live?.status.phase === 'stopped') return
-      // Figures of one moment give no rate: keep the older reading until newer ones come.
-      if (live !== undefined && live.status.asOf !== earlier?.status.asOf) earlier = live
       await sleep(REFRESH_MS, undefined, { signal: stop.signal }).catch(() => undefined)
     }
   } finally {
@@ -84,10 +83,10 @@ async function watchStatus(client: Client, workflowId: string | undefined): Prom
 async function refresh(
   client: Client,
   workflowId: string | undefined,
-  earlier: LiveStatus | undefined,
+  readings: Readings,
 ): Promise<{ readonly text: string; readonly live?: LiveStatus }> {
   try {
-    return workflowId === undefined ? { text: (await overview(client)).text } : await single(client, workflowId, earlier)
+    return workflowId === undefined ? { text: (await overview(client)).text } : await single(client, workflowId, readings)
   } catch (error) {
     const { shown } = describeFailure(error)
     // A worker or server that is away comes back; an id that does not exist does not.

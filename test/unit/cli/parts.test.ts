@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { newestHeartbeat, withLiveFigures } from '../../../src/cli/replication-status.ts'
 import { parseDuration } from '../../../src/cli/schedule.ts'
 import { parseTableList } from '../../../src/cli/spec-options.ts'
-import { formatBytes, formatDuration, overviewText, rowsPerSecond, statusText } from '../../../src/cli/status-text.ts'
+import { Readings, rowsPerSecond, sparkline, tableRates } from '../../../src/cli/readings.ts'
+import { formatBytes, formatDuration, overviewText, statusText } from '../../../src/cli/status-text.ts'
 import type { ReplicationProgress, ReplicationStatus, TableStatus } from '../../../src/model/status.ts'
 
 const TABLE: TableStatus = { state: 'streaming', snapshotRows: 10, inserts: 5, updates: 3, deletes: 2, truncates: 0, lastCommitLsn: '0/10' }
@@ -60,6 +61,35 @@ describe('live figures', () => {
   })
 })
 
+describe('readings one after the other', () => {
+  const at = (second: number, inserts: number, lagBytes: number | null = 0): ReplicationStatus => ({ ...STATUS, lagBytes, asOf: new Date(second * 1_000).toISOString(), tables: { 'public.a': { ...TABLE, inserts }, 'public.b': TABLE } })
+
+  it('give a rate for each table that both have, and none where a copy began anew', () => {
+    expect(tableRates(at(0, 100), at(4, 300))).toEqual({ 'public.a': 50, 'public.b': 0 })
+    expect(tableRates({ ...at(0, 100), tables: {} }, at(4, 300))).toEqual({})
+    expect(tableRates(at(0, 300), at(4, 100))).toEqual({ 'public.b': 0 })
+    expect(tableRates(at(0, 100), at(0, 300))).toEqual({})
+  })
+
+  it('are the newest 40, and a moment counts once', () => {
+    const readings = new Readings()
+    expect(readings.trend).toBeNull()
+    readings.add(at(0, 0, 7))
+    readings.add(at(0, 0, 7))
+    expect(readings.trend).toEqual({ rowsPerSecond: null, tableRates: {}, lagBytes: [7] })
+    for (let second = 1; second <= 50; second++) readings.add(at(second, second * 10, second))
+    expect(readings.trend).toEqual({ rowsPerSecond: 10, tableRates: { 'public.a': 10, 'public.b': 0 }, lagBytes: Array.from({ length: 40 }, (_, index) => index + 11) })
+  })
+
+  it.each([
+    [[], ''],
+    [[0, 0], '▁▁'],
+    [[0, 1, 700, null, 1_400], '▁▂▅ █'],
+  ])('%j as a line', (values, line) => {
+    expect(sparkline(values)).toBe(line)
+  })
+})
+
 describe('status for people', () => {
   it('shows phase, positions, tables, errors with their remedy, and warnings', () => {
     const error = { type: 'UnrepresentableValue', message: 'too wide', remedy: 'widen it' } as const
@@ -70,9 +100,9 @@ describe('status for people', () => {
         activity: 'copying public.a 40 %',
         status: { ...STATUS, tables: { 'public.a': { ...TABLE, state: 'failed', error } }, lastError: { ...error, type: 'SourceUnavailable' } },
       },
-      123.4,
+      { rowsPerSecond: 123.4, tableRates: { 'public.a': 77 }, lagBytes: [0, null, 4_096] },
     )
-    for (const part of ['w: streaming', '40 %', '0/10', '16 B, 1.5 s', '2.0 KiB', '123', 'public.a: UnrepresentableValue', 'widen it', 'warning', 'SourceUnavailable']) {
+    for (const part of ['w: streaming', '40 %', '0/10', '16 B, 1.5 s', '2.0 KiB', '123', 'lag ▁ █ at most 4.0 KiB', 'rows/s', '77', 'public.a: UnrepresentableValue', 'widen it', 'warning', 'SourceUnavailable']) {
       expect(text).toContain(part)
     }
   })
