@@ -125,9 +125,16 @@ describe('recover', () => {
     await expectEqual(pipeline, ['r_stopped'])
   })
 
-  it('refuses what was never replicated, a slot that somebody reads, and a destination that is another', async () => {
-    await using fresh = new TestPipeline(database.url, specOf({ slotName: 'r_fresh', tableNames: ['r_merge'] }))
+  it('refuses what was never replicated, and a slot of another kind, and changes nothing then', async () => {
+    await using fresh = new TestPipeline(database.url, specOf({ slotName: 'r_fresh', tableNames: ['r_fresh'] }))
+    await fresh.sql('CREATE TABLE r_fresh (id int PRIMARY KEY)')
     await expect(recover(fresh)).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('has not been initialized') as string })
+    await using pipeline = await pipelineOf('r_read', 'CREATE TABLE r_read (id int PRIMARY KEY)')
+    await loseSlot(pipeline)
+    await pipeline.sql("SELECT pg_create_physical_replication_slot('r_read')")
+    await expect(recover(pipeline)).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('physical slot') as string })
+    await pipeline.sql("SELECT pg_drop_replication_slot('r_read')")
+    expect(await pipeline.query("SELECT definition->>'gap' FROM _replication.tables")).toEqual([[null]])
   })
 
   it('keeps a failover slot one (PostgreSQL 17+), and takes one that was made so by hand', async ({ skip }) => {
