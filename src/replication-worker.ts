@@ -110,7 +110,9 @@ export function installRuntime(logger: Logger, metrics: MetricsAddress | null): 
   const options: RuntimeOptions = { logger: new DefaultLogger('INFO', log), shutdownSignals: [] }
   if (metrics === null) return Runtime.install(options).metricMeter
   try {
-    return Runtime.install({ ...options, telemetryOptions: { metrics: { attachServiceName: false, prometheus: { bindAddress: metrics.address, histogramBucketOverrides: BUCKETS } } } }).metricMeter
+    const { metricMeter } = Runtime.install({ ...options, telemetryOptions: { metrics: { attachServiceName: false, prometheus: { bindAddress: metrics.address, histogramBucketOverrides: BUCKETS } } } })
+    logger.info({ address: metrics.address }, `metrics at http://${metrics.address}/metrics`)
+    return metricMeter
   } catch (error) {
     const reason = error instanceof Error ? (/\((os error \d+)\)/.exec(error.message)?.[0] ?? error.name) : 'error'
     if (metrics.isGiven) throw noMetrics(metrics.address, reason)

@@ -165,6 +165,7 @@ it('shows how late the timers of the worker fire, and the metrics of the SDK', a
   for (const statistic of ['mean', 'p99', 'max']) expect(await untilMetric(METRICS.eventLoopDelay, (seconds) => seconds >= 0, { statistic })).toBeLessThan(60)
   const samples = await scrape(address)
   expect(valueOf(samples, 'temporal_workflow_completed')).toBeGreaterThanOrEqual(2)
+  expect(harness.lines.filter((line) => line.includes(`metrics at http://${address}/metrics`))).toHaveLength(1)
 })
 
 it('has shown every metric, under its labels, and no value of a row', async () => {
