@@ -16,6 +16,7 @@ import {
   dropReplication,
   initReplication,
   pauseUpdate,
+  recoverUpdate,
   removeTablesUpdate,
   resumeUpdate,
   resyncTablesUpdate,
@@ -70,6 +71,16 @@ const scenarios: Record<string, Scenario> = {
     await handle.executeUpdate(retryFailedUpdate, { args: [{ tableNames: ['orders'] }] })
     await handle.signal(stopSignal)
     await handle.result()
+    return handle
+  },
+  'replicate-recovered': async (harness, engine) => {
+    engine.faults.slice = [slotLost()]
+    engine.faults.recover = [sourceDown()]
+    const handle = await harness.startReplicate()
+    await untilStatus(handle, (status) => status.phase === 'failed')
+    await handle.executeUpdate(recoverUpdate, NOTHING)
+    await untilStatus(handle, (status) => status.phase === 'streaming' && status.lastError === undefined)
+    await handle.executeUpdate(stopUpdate, NOTHING)
     return handle
   },
   'replicate-orders-for-tables': async (harness, engine) => {
