@@ -9,7 +9,7 @@ import type { SourceCredentials } from './credentials.ts'
 import { createDecoder, type Decoder } from './pgoutput/decode.ts'
 import { SourceText } from './pgoutput/source-text.ts'
 import { createStreamedDecoder } from './pgoutput/decode-streamed.ts'
-import { clientConfigOf, settleSslMode } from './session.ts'
+import { clientConfigOf, settleSslMode, watchAnswers } from './session.ts'
 import { isHeldByUs, waitUntilReleased } from './slot-holder.ts'
 import { toDomainError } from './sqlstate.ts'
 import { encodeStandbyStatus, statusIntervalMs } from './standby-status.ts'
@@ -96,6 +96,8 @@ class WalsenderStream implements ReplicationStream {
   #bytesAtTick = 0
   #silentTicks = 0
   #closing: Promise<void> | null = null
+  /** Of the time before the stream, which has signs of life of its own. */
+  #stopWatch: () => void = () => undefined
   #resolveEnded: () => void = () => undefined
   #rejectEnded: (error: unknown) => void = () => undefined
 
@@ -124,12 +126,14 @@ class WalsenderStream implements ReplicationStream {
   async start(): Promise<void> {
     const config = { ...clientConfigOf(this.#credentials, { replication: true }), stream: () => this.#socket }
     const service = new LogicalReplicationService(config, { acknowledge: { auto: false, timeoutSeconds: 0 } })
+    listenEarly(service)
     const { slotName, publicationName, startLsn, signal } = this.#options
     const plugin = {
       name: 'pgoutput',
       options: undefined,
       start: async (client: pg.Client): Promise<unknown> => {
         client.on('notice', (notice) => { this.#onNotice(notice.code) })
+        this.#stopWatch = watchAnswers(client, this.#credentials)
         // Before the first query: were it not between two messages, that query would show it.
         this.#reader = WalsenderReader.attach(client.connection, {
           mayDeliver: () => this.#state === 'connecting' || this.#canDeliver(),
@@ -200,6 +204,7 @@ class WalsenderStream implements ReplicationStream {
   #onStarted(): void {
     if (this.#state !== 'connecting' || this.#walsender === null) return
     this.#state = 'starting'
+    this.#stopWatch()
     this.#socket.stopReading()
     this.#intervalMs = statusIntervalMs(this.#walsender.walSenderTimeoutMs)
     this.#statusTimer = setInterval(() => { this.#tick() }, this.#intervalMs)
@@ -344,4 +349,19 @@ class WalsenderStream implements ReplicationStream {
     await this.#replaying
     this.#resolveEnded()
   }
+}
+
+/**
+ * The library listens to its client's errors only once it has connected: a server that ended the session in that very moment would end this process
+ * by an error that nobody hears.
+ */
+function listenEarly(service: LogicalReplicationService): void {
+  let held: pg.Client | null = null
+  Object.defineProperty(service, '_client', {
+    get: () => held,
+    set: (client: pg.Client | null) => {
+      held = client
+      client?.on('error', (error) => service.emit('error', error))
+    },
+  })
 }

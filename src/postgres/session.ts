@@ -4,6 +4,7 @@ import type { ConnectionOptions } from 'node:tls'
 import pg from 'pg'
 import { DomainError } from '../model/errors.ts'
 import { describeCredentials, withSslMode, type SourceCredentials } from './credentials.ts'
+import { watchSession } from './session-watch.ts'
 import { isTlsNotOffered, sqlStateOf, toDomainError } from './sqlstate.ts'
 
 /**
@@ -53,6 +54,8 @@ export const TAKE_BYTES_AS_THEY_ARE = `SELECT pg_catalog.set_config('client_enco
 export const DEFAULT_LOCK_TIMEOUT_MS = 30_000
 const KEEPALIVE_DELAY_MS = 10_000
 const END_TIMEOUT_MS = 5_000
+/** How long a session may take, to connect and for its statement, that only looks whether another one's connection works. */
+const PROBE_TIMEOUT_MS = 10_000
 
 export interface SessionOptions {
   /** `application_name`, where the credentials give none. */
@@ -63,6 +66,8 @@ export interface SessionOptions {
   readonly statementTimeoutMs?: number
   /** 0 = none; default {@link DEFAULT_LOCK_TIMEOUT_MS}, on replication connections 0. */
   readonly lockTimeoutMs?: number
+  /** How long this side waits for an answer; 0 = as long as the server works on it (the default). */
+  readonly answerTimeoutMs?: number
   /** Makes the socket of each connection attempt; `pg`'s own by default. */
   readonly socket?: () => Duplex
 }
@@ -104,6 +109,7 @@ export function clientConfigOf(credentials: SourceCredentials, options: SessionO
     connectionTimeoutMillis: credentials.connectTimeoutSeconds * 1000,
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEPALIVE_DELAY_MS,
+    ...(options.answerTimeoutMs === undefined ? {} : { query_timeout: options.answerTimeoutMs }),
     ...(options.replication === true ? { replication: 'database' as const } : {}),
     ...(options.socket === undefined ? {} : { stream: options.socket }),
   }
@@ -171,6 +177,7 @@ async function connectOnce(credentials: SourceCredentials, options: SessionOptio
   const context = { subject: describeCredentials(credentials) }
   try {
     await client.connect()
+    if (options.answerTimeoutMs === undefined) watchAnswers(client, credentials)
     if (options.replication !== true) await pinVersionDependentSettings(client)
     return client
   } catch (error) {
@@ -182,6 +189,17 @@ async function connectOnce(credentials: SourceCredentials, options: SessionOptio
     }
     throw mapped
   }
+}
+
+/**
+ * Ends the session when its connection turns out to be half open, see {@link watchSession}. For `credentials` whose sslmode is settled. Returns what
+ * stops the watch; it stops by itself with the session.
+ */
+export function watchAnswers(client: pg.Client, credentials: SourceCredentials): () => void {
+  const { connectTimeoutSeconds } = credentials
+  const impatient = { ...credentials, connectTimeoutSeconds: Math.min(connectTimeoutSeconds === 0 ? Infinity : connectTimeoutSeconds, PROBE_TIMEOUT_MS / 1_000) }
+  const openProbe = async (): Promise<pg.Client> => connectOnce(impatient, { statementTimeoutMs: PROBE_TIMEOUT_MS, answerTimeoutMs: PROBE_TIMEOUT_MS })
+  return watchSession(client, { openProbe, end: endQuietly })
 }
 
 async function pinVersionDependentSettings(client: pg.Client): Promise<void> {

@@ -1,9 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { SlotFigures } from '../model/replication.ts'
 import type { Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { LagClock, type Position } from './lag-clock.ts'
 import { slotFiguresOf, walBudgetOf, walWarnings } from './spool-slice.ts'
 import type { Spools } from './spools.ts'
+
+const LOOK_LIMIT_MS = 3_000
 
 /** What is known of a slot and its server, by looking now and then. */
 export class SlotHealth {
@@ -12,6 +15,7 @@ export class SlotHealth {
   readonly #spools: Spools
   readonly #lag = new LagClock()
   #newest: SourceHealth | null = null
+  #looking: Promise<void> | null = null
   #spoolBytes = 0
 
   constructor({ source, spec, spools }: { readonly source: Source; readonly spec: ReplicationSpec; readonly spools: Spools }) {
@@ -43,8 +47,15 @@ export class SlotHealth {
     return this.#lag.lagMs(position)
   }
 
-  /** Never throws: the stream tells when the source is gone, and the figures may be old until then. */
+  /** Never throws, and waits for {@link LOOK_LIMIT_MS} at most: the stream tells when the source is gone, and the figures may be old until then. */
   async look(): Promise<void> {
+    this.#looking ??= this.#look().finally(() => { this.#looking = null })
+    const limit = new AbortController()
+    await Promise.race([this.#looking, sleep(LOOK_LIMIT_MS, undefined, { signal: limit.signal }).catch(() => undefined)])
+    limit.abort()
+  }
+
+  async #look(): Promise<void> {
     try {
       this.#newest = await this.#source.health(this.#spec.slotName)
       this.#lag.note(this.#newest.currentLsn, Date.now())

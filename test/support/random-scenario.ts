@@ -164,8 +164,9 @@ async function interruptedSlice(pipeline: TestPipeline, interruption: Interrupti
         await sleep(interruption.afterMs)
         await pipeline.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'temporal-pg-replication'")
       }
-      // Whether the slice had ended before, or fails by it: the next one goes on.
+      // Whether the slice had ended before, or fails by it: the next one goes on. A backend ends some time after it was told to.
       await Promise.all([ends(), catchUpAfterFaults(pipeline)])
+      await catchUpAfterFaults(pipeline)
       return
     }
     default:

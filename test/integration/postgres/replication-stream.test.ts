@@ -45,6 +45,20 @@ describe.each(testServers())('replication stream of $name', ({ url: serverUrl })
     expect(Number(nowMicros() - (first?.commitTimeMicros ?? 0n))).toBeGreaterThanOrEqual(0)
   })
 
+  it('hears of a server that ends the session in the moment in which it begins', async () => {
+    const fields = ['SFATAL', 'VFATAL', 'C57P01', 'Mterminating connection due to administrator command'].map((field) => `${field}\0`).join('')
+    const message = (type: string, body: Buffer): Buffer => Buffer.concat([Buffer.from(type), Buffer.from([0, 0, 0, body.length + 4]), body])
+    const ending = createServer((socket) => {
+      socket.on('error', () => undefined)
+      socket.once('data', () => socket.end(Buffer.concat([message('R', Buffer.alloc(4)), message('Z', Buffer.from('I')), message('E', Buffer.from(`${fields}\0`))])))
+    })
+    await new Promise<void>((resolve) => ending.listen(0, '127.0.0.1', resolve))
+    const credentials = { ...source.credentials, host: '127.0.0.1', port: (ending.address() as AddressInfo).port, sslmode: 'disable' as const }
+    const options = source.optionsFor({ slotName: 'none', startLsn: toLsn(1n) }, new Collector())
+    await expect(openStream(options, credentials)).rejects.toMatchObject({ kind: 'SourceUnavailable' })
+    await new Promise((resolve) => ending.close(resolve))
+  })
+
   // Regression of facts 1: the library's acknowledge() sends lsn + 1, and a commit record that begins at lsn is then left out for ever.
   it('neither loses nor repeats one of two adjacent commits when the first is confirmed and the stream restarted there', async () => {
     const slot = await source.createSlot()
