@@ -356,10 +356,13 @@ export class StreamFlow {
     }
   }
 
-  /** Once the stream has passed every snapshot of a table's copy, the plan of that copy is of no use any more. */
+  /**
+   * Once the stream has passed every snapshot of a table's copy, the plan of that copy is of no use any more. What counts is the position that the destination has: from
+   * there the stream is read again after a kill, and without the plan it would bring what the copy has seen.
+   */
   async #forgetFinishedCopies(): Promise<void> {
     const { destination, fence, tables } = this.#options
-    const finished = [...tables.values()].filter((table) => table.record.state === 'streaming' && !isBeside(table.record) && table.catchUpLsn !== null && table.catchUpLsn <= this.#appliedLsn)
+    const finished = [...tables.values()].filter((table) => table.record.state === 'streaming' && !isBeside(table.record) && table.catchUpLsn !== null && table.catchUpLsn <= this.#savedLsn)
     if (finished.length === 0) return
     const records = finished.map((table) => withoutCopy(table.record))
     await destination.saveTables(fence, records)
