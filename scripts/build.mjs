@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const SHEBANG = '#!/usr/bin/env node\n'
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -17,6 +17,10 @@ rmSync(dist, { recursive: true, force: true })
 const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc')
 const compiled = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' })
 if (compiled.status !== 0) process.exit(compiled.status ?? 1)
+
+// A worker of the package need not make it at each start.
+const { bundleWorkflowsApart } = await import(pathToFileURL(join(dist, 'workflow-bundle.js')).href)
+writeFileSync(join(dist, 'workflow-bundle-code.js'), (await bundleWorkflowsApart()).code)
 
 const cli = join(dist, 'cli.js')
 const source = readFileSync(cli, 'utf8')

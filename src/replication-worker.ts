@@ -36,7 +36,7 @@ export interface ReplicationWorkersOptions {
   readonly workflowBundle: WorkflowBundle
 }
 
-/** Bundles the workflows for the SDK's sandbox, in this process: see `bundleWorkflowsApart` for a worker that goes on for long. */
+/** Bundles the workflows for the SDK's sandbox, in this process: see `loadWorkflowBundle` for a worker. */
 export function bundleReplicationWorkflows(): Promise<WorkflowBundle> {
   return bundleWorkflowCode({ workflowsPath: WORKFLOWS_PATH, logger: new DefaultLogger('ERROR') })
 }

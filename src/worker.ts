@@ -9,7 +9,7 @@ import { reportText } from './model/error-report.ts'
 import { DomainError } from './model/errors.ts'
 import { createReplicationWorkers, installRuntime, type ReplicationWorkers } from './replication-worker.ts'
 import { connectWorker, readTemporalSettings, type TemporalSettings } from './temporal-connection.ts'
-import { bundleWorkflowsApart } from './workflow-bundle.ts'
+import { loadWorkflowBundle } from './workflow-bundle.ts'
 
 const MAX_CONNECT_PAUSE_MS = 10_000
 
@@ -54,7 +54,7 @@ async function start(
   config: Config,
   { settings, logger, meter, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly signal: AbortSignal },
 ): Promise<Running | null> {
-  const workflowBundle = await bundleWorkflowsApart()
+  const workflowBundle = await loadWorkflowBundle()
   const activitySet = composeActivities({ config, logger, meter })
   const { namespace, address } = settings
   for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {

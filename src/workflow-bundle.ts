@@ -1,10 +1,19 @@
 import { fork } from 'node:child_process'
-import { extname } from 'node:path'
+import { createHash, randomUUID } from 'node:crypto'
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { WorkflowBundle } from '@temporalio/worker'
 
 const EXTENSION = extname(import.meta.url)
 const PROGRAM = fileURLToPath(new URL(`./workflow-bundle-process${EXTENSION}`, import.meta.url))
+/** A package is built with it. */
+const BUILT = fileURLToPath(new URL('./workflow-bundle-code.js', import.meta.url))
+
+/** All that workflows are made of: they may import nothing else of ours (`npm run lint` holds that), and packages as the lockfile has them. */
+const SOURCES = ['workflows', 'model'].map((room) => fileURLToPath(new URL(`./${room}/`, import.meta.url)))
+const LOCKFILE = fileURLToPath(new URL('../package-lock.json', import.meta.url))
+const KEPT = fileURLToPath(new URL('../.dev/cache/', import.meta.url))
 
 /** What {@link bundleWorkflowsApart}'s process answers. */
 export interface BundleAnswer {
@@ -12,8 +21,22 @@ export interface BundleAnswer {
 }
 
 /**
+ * The workflows for the SDK's sandbox: as the package was built with them, or as they were bundled last, where nothing of them has changed since (in `.dev/cache`
+ * of a clone); else bundled now. Throws as {@link bundleWorkflowsApart}.
+ */
+export async function loadWorkflowBundle(): Promise<WorkflowBundle> {
+  if (EXTENSION !== '.ts') return (await read(BUILT)) ?? bundleWorkflowsApart()
+  const file = join(KEPT, `workflows-${await fingerprint()}.js`)
+  const kept = await read(file)
+  if (kept !== null) return kept
+  const bundle = await bundleWorkflowsApart()
+  await keep(file, codeOf(bundle)).catch(() => undefined)
+  return bundle
+}
+
+/**
  * Bundles the workflows in a process of its own, which ends with it: done here, webpack and its compiler would leave more than 100 MB
- * of resident memory to the worker for the rest of its life. Takes a second or two. Throws when that process gives no bundle; it has
+ * of resident memory to the worker for the rest of its life. Takes a few seconds. Throws when that process gives no bundle; it has
  * said why on stderr.
  */
 export async function bundleWorkflowsApart(): Promise<WorkflowBundle> {
@@ -31,4 +54,31 @@ export async function bundleWorkflowsApart(): Promise<WorkflowBundle> {
       reject(new Error(`bundling the workflows ended with ${signal ?? `exit code ${String(code)}`}`))
     })
   })
+}
+
+function codeOf(bundle: WorkflowBundle): string {
+  if (!('code' in bundle)) throw new RangeError('a bundle without its code')
+  return bundle.code
+}
+
+async function fingerprint(): Promise<string> {
+  const hash = createHash('sha256').update(process.version)
+  for (const folder of SOURCES) {
+    for (const name of (await readdir(folder, { recursive: true })).sort()) {
+      if (name.endsWith(EXTENSION)) hash.update(`\0${name}\0`).update(await readFile(join(folder, name)))
+    }
+  }
+  return hash.update(await readFile(LOCKFILE)).digest('hex').slice(0, 32)
+}
+
+async function read(file: string): Promise<WorkflowBundle | null> {
+  return readFile(file, 'utf8').then((code) => ({ code }), () => null)
+}
+
+/** Whole or not at all: other workers read it meanwhile. */
+async function keep(file: string, code: string): Promise<void> {
+  await mkdir(KEPT, { recursive: true })
+  const writing = `${file}.${randomUUID()}`
+  await writeFile(writing, code)
+  await rename(writing, file)
 }

@@ -2,17 +2,17 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { Worker } from '@temporalio/worker'
 import { DeterminismViolationError } from '@temporalio/workflow'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { bundleReplicationWorkflows } from '../../src/replication-worker.ts'
+import { loadWorkflowBundle } from '../../src/workflow-bundle.ts'
 import { quietRuntime } from '../support/workflow-harness.ts'
 
 const directory = new URL('./histories/', import.meta.url)
 const files = readdirSync(directory).filter((file) => file.endsWith('.json'))
 const load = (file: string): unknown => JSON.parse(readFileSync(new URL(file, directory), 'utf8'))
 
-let workflowBundle: Awaited<ReturnType<typeof bundleReplicationWorkflows>>
+let workflowBundle: Awaited<ReturnType<typeof loadWorkflowBundle>>
 beforeAll(async () => {
   quietRuntime()
-  workflowBundle = await bundleReplicationWorkflows()
+  workflowBundle = await loadWorkflowBundle()
 })
 
 describe('workflows replay the histories that earlier versions wrote', () => {

@@ -6,14 +6,15 @@ import { createActivities } from '../../src/activities/index.ts'
 import type { ReplicationEngine } from '../../src/model/replication.ts'
 import type { ReplicationInput } from '../../src/model/spec.ts'
 import type { ReplicationStatus } from '../../src/model/status.ts'
-import { bundleReplicationWorkflows, HEARTBEAT_THROTTLE } from '../../src/replication-worker.ts'
+import { HEARTBEAT_THROTTLE } from '../../src/replication-worker.ts'
+import { loadWorkflowBundle } from '../../src/workflow-bundle.ts'
 import { replicate, statusQuery } from '../../src/workflows/index.ts'
 
 let bundle: Promise<WorkflowBundle> | undefined
 
 /** The workflows' bundle, made once in a process. */
 export function workflowBundle(): Promise<WorkflowBundle> {
-  bundle ??= bundleReplicationWorkflows()
+  bundle ??= loadWorkflowBundle()
   return bundle
 }
 
