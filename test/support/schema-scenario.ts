@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import pg from 'pg'
-import { expect } from 'vitest'
+import { expect, inject } from 'vitest'
 import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import { appendRows, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, type Query, readFile } from './comparison.ts'
 import { KilledDestination } from './killed-destination.ts'
@@ -71,8 +71,11 @@ const WEIGHTS = {
 } as const
 type StatementKind = keyof typeof WEIGHTS
 
+/** Before 15 no publication has a whole schema: a table that is made anew, or was a partition, does not join. */
+const IS_POSSIBLE = ([kind]: readonly [string, number]): boolean => !['recreateTable', 'movePartition'].includes(kind) || inject('postgresMajor') >= 15
+
 const statement: fc.Arbitrary<SchemaStatement> = fc.record({
-  kind: fc.oneof(...Object.entries(WEIGHTS).map(([kind, weight]) => ({ arbitrary: fc.constant(kind as StatementKind), weight }))),
+  kind: fc.oneof(...Object.entries(WEIGHTS).filter(IS_POSSIBLE).map(([kind, weight]) => ({ arbitrary: fc.constant(kind as StatementKind), weight }))),
   table: fc.nat(TABLES.length - 1),
   column: fc.nat(3),
   other: fc.nat(3),

@@ -42,7 +42,8 @@ const KEY_TYPES: readonly KeyType[] = [
   { type: 'timestamp', keys: ["'2024-01-01'", "'infinity'", "'0044-03-15 BC'", "'4713-01-01 BC'", "'2024-01-01 00:00:00.000001'", "'-infinity'"], widening: "'294276-12-31'" },
   { type: 'timestamptz', keys: ["'2024-01-01'", "'infinity'", "'0044-03-15 10:00 BC'", "'4713-01-01 BC'", "'2024-01-01 00:00:00.000001'", "'-infinity'"], widening: "'294276-12-31 23:59:59.999999+00'" },
   { type: 'interval', keys: ["'1 mon'", "'29 days'", "'1 day 01:00'", "'0'", "'-1 year'", "'1 mon -1 day 00:00:00.000001'"], same: "'30 days'" },
-  { type: 'interval', keys: ["'1 day'", "'2 days'", "'3 days'", "'0'", "'-1 year'", "'178000000 years'"], same: "'24:00'", widening: "'292471208677 s 1 mon'" },
+  // Before 15 no interval has so many hours that DuckDB has no room for them.
+  { type: 'interval', keys: ["'1 day'", "'2 days'", "'3 days'", "'0'", "'-1 year'", "'178000000 years'"], same: "'24:00'", ...(inject('postgresMajor') < 15 ? {} : { widening: "'292471208677 s 1 mon'" }) },
   { type: 'mood', keys: ["'ok'", "'has space'", "'O''K'", "''", "'ok '", "'OK'"] },
   { type: 'positive', keys: ['1', '2', '3', '4', '5', '6'] },
   { type: 'price', keys: ['1.0', '2', '3', '4', '5', '6'], same: '1.000', widening: "'NaN'" },

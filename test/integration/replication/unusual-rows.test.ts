@@ -84,7 +84,10 @@ const CASES: readonly TableCase[] = [
     ddl: 'CREATE TABLE $t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, s serial, twice int GENERATED ALWAYS AS (a * 2) STORED, t text GENERATED ALWAYS AS (a::text) STORED); INSERT INTO $t (a) VALUES (1), (2)',
     rounds: [['INSERT INTO $t (a) VALUES (3)', 'UPDATE $t SET a = a + 10'], ['UPDATE $t SET id = DEFAULT WHERE id = 1', 'DELETE FROM $t WHERE id = 2']],
   },
-  { title: 'an unlogged table that becomes a logged one', ddl: "CREATE UNLOGGED TABLE $t (id int PRIMARY KEY, v text); INSERT INTO $t VALUES (1, 'unlogged')", rounds: [[], ["INSERT INTO $t VALUES (2, 'unlogged')", 'ALTER TABLE $t SET LOGGED', "INSERT INTO $t VALUES (3, 'logged')"], ["UPDATE $t SET v = 'x' WHERE id < 3"]] },
+  // It joins with its schema, which has a publication of its own from 15 on.
+  ...(inject('postgresMajor') < 15 ? [] : [
+    { title: 'an unlogged table that becomes a logged one', ddl: "CREATE UNLOGGED TABLE $t (id int PRIMARY KEY, v text); INSERT INTO $t VALUES (1, 'unlogged')", rounds: [[], ["INSERT INTO $t VALUES (2, 'unlogged')", 'ALTER TABLE $t SET LOGGED', "INSERT INTO $t VALUES (3, 'logged')"], ["UPDATE $t SET v = 'x' WHERE id < 3"]] },
+  ]),
 ]
 
 describe('unusual tables and rows', { timeout: 600_000 }, () => {
