@@ -38,9 +38,10 @@ export default defineConfig({
           include: ['test/integration/**/*.test.ts', 'test/replay/**/*.test.ts'],
           globalSetup: [POSTGRES],
           // Much of their time is waiting: for a lock, a timeout, a server that starts. Processes are used again: loading our modules anew
-          // for each file took a third of the time; what a file changes of its process (spies, environment) is taken back after each test.
+          // for each file took a third of the time; what a file changes of its process (spies, environment) is taken back after it.
           maxWorkers: 3,
           isolate: false,
+          setupFiles: ['./test/support/process.setup.ts'],
           testTimeout: 600 * SECOND,
           hookTimeout: 600 * SECOND,
           sequence: { groupOrder: 1 },

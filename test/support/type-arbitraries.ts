@@ -54,8 +54,9 @@ const moments = (zone: fc.Arbitrary<string>): fc.Arbitrary<string> =>
   fc.oneof({ arbitrary: fc.tuple(days, times, zone).map(([{ day, era }, time, offset]) => `${day} ${time}${offset}${era}`), weight: 9 }, { arbitrary: endless, weight: 1 })
 const offsets = fc.tuple(fc.constantFrom('+', '-'), fc.integer({ min: 0, max: 15 }), fc.integer({ min: 0, max: 59 })).map(([sign, hours, minutes]) => `${sign}${two(hours)}:${two(minutes)}`)
 const intervals = fc
-  .tuple(fc.oneof(fc.integer({ min: -30, max: 30 }), fc.integer()), fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer()), fc.oneof(fc.integer({ min: -100, max: 100 }), fc.integer({ min: -4e15, max: 4e15 })))
-  .map(([months, dayCount, micros]) => `${String(months)} mons ${String(dayCount)} days ${String(micros)} microseconds`)
+  .tuple(fc.oneof(fc.integer({ min: -30, max: 30 }), fc.integer()), fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer()), fc.oneof(fc.integer({ min: -100, max: 100 }), fc.integer({ min: -2e15, max: 2e15 })))
+  // Before 15 no unit takes a number of more than 32 bits.
+  .map(([months, dayCount, micros]) => `${String(months)} mons ${String(dayCount)} days ${micros < 0 ? '-' : ''}${String(Math.trunc(Math.abs(micros) / 1e6))}.${String(Math.abs(micros) % 1e6).padStart(6, '0')} seconds`)
 
 const bytes = fc.uint8Array({ maxLength: 40 }).map((array) => `\\x${Buffer.from(array).toString('hex')}`)
 const bits = (constraints: fc.StringConstraints): fc.Arbitrary<string> => fc.string({ ...constraints, unit: fc.constantFrom('0', '1') })

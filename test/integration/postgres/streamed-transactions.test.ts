@@ -158,7 +158,8 @@ describe.each(testServers())('transactions streamed in progress by $name', ({ ur
       opened.resume()
     }
     await collector.waitForRows(MANY + 1)
-    expect(collector.transactions.map(({ rows }) => rows)).toEqual([rowsOf(0, 'one'), [['-1', 'behind']]])
+    // Before 15 a server sends empty transactions too, of autovacuum for example.
+    expect(collector.transactions.map(({ rows }) => rows).filter(({ length }) => length > 0)).toEqual([rowsOf(0, 'one'), [['-1', 'behind']]])
     expect((await source.slotState(slot.slotName)).activePid).not.toBeNull()
   })
 

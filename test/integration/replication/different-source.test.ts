@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { openDuckDbDestination } from '../../../src/destinations/duckdb/destination.ts'
 import { spoolFolderOf } from '../../../src/destinations/duckdb/spool-folder.ts'
+import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import { parseCredentials } from '../../../src/postgres/credentials.ts'
 import { createEngine } from '../../../src/replication/engine.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
@@ -8,13 +9,18 @@ import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
 let former: TestDatabase
 let other: TestDatabase
+/** Where the run has no second server. */
+let server: PostgresServer | null = null
 
 beforeAll(async () => {
-  ;[former, other] = await Promise.all([createDatabase(inject('postgresUrl')), createDatabase(inject('postgres15Url') ?? inject('postgresUrl'))])
+  const fifteen = inject('postgres15Url')
+  if (fifteen === null) server = await startPostgres()
+  ;[former, other] = await Promise.all([createDatabase(inject('postgresUrl')), createDatabase(fifteen ?? server?.url ?? '')])
 })
 
 afterAll(async () => {
   await Promise.all([former.drop(), other.drop()])
+  await server?.stop()
 })
 
 it('refuses a source that the destination was not filled from, before its tables and slots are looked at; reset takes it', async () => {
