@@ -1,6 +1,6 @@
 import { fork } from 'node:child_process'
 import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { WorkflowBundle } from '@temporalio/worker'
@@ -75,9 +75,10 @@ async function read(file: string): Promise<WorkflowBundle | null> {
   return readFile(file, 'utf8').then((code) => ({ code }), () => null)
 }
 
-/** Whole or not at all: other workers read it meanwhile. */
+/** Whole or not at all: other workers read it meanwhile. What was kept before it is of no use any more. */
 async function keep(file: string, code: string): Promise<void> {
   await mkdir(KEPT, { recursive: true })
+  for (const name of await readdir(KEPT)) if (/^workflows-[0-9a-f]{32}\.js$/.test(name)) await rm(join(KEPT, name), { force: true })
   const writing = `${file}.${randomUUID()}`
   await writeFile(writing, code)
   await rename(writing, file)

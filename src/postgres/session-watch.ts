@@ -1,9 +1,14 @@
-import type pg from 'pg'
+import type { Readable } from 'node:stream'
+import pg from 'pg'
+import { DomainError } from '../model/errors.ts'
+import { SERVER_ERROR } from './sqlstate.ts'
 
 /** How often a session is looked at that waits for an answer. */
 const TICK_MS = 5_000
 /** So many ticks without a byte before the server is asked: a statement may take its time. */
 const PATIENT_TICKS = 6
+/** After a look that found the statement at work the next one comes so many ticks later. */
+const TICKS_AFTER_GOOD_LOOK = 60
 /** So many looks in a row must find no sign of the statement. */
 const FRUITLESS_LOOKS = 2
 
@@ -19,6 +24,8 @@ interface WatchOptions {
   readonly openProbe: () => Promise<pg.Client>
   /** Ends {@link WatchOptions.openProbe}'s session; never throws. */
   readonly end: (client: pg.Client) => Promise<void>
+  /** Default {@link TICK_MS}. */
+  readonly tickMs?: number
 }
 
 /**
@@ -28,36 +35,44 @@ interface WatchOptions {
  *
  * Behind a connection pooler, which gives backends numbers of its own, only reaching the server counts.
  */
-export function watchSession(client: pg.Client, { openProbe, end }: WatchOptions): () => void {
+export function watchSession(client: pg.Client, { openProbe, end, tickMs = TICK_MS }: WatchOptions): () => void {
   let silentTicks = 0
+  let nextLook = PATIENT_TICKS
   let fruitlessLooks = 0
   let seenBytes = -1
   let isLooking = false
-  const bytesRead = (): number => (client.connection.stream as unknown as { readonly bytesRead: number }).bytesRead
-  const hasAnswer = (): boolean => stateOf(client).readyForQuery !== false || bytesRead() !== seenBytes
+  const stream = (): Readable & { readonly bytesRead: number } => client.connection.stream as unknown as Readable & { readonly bytesRead: number }
+  // What waits in a socket that we do not read from is an answer too.
+  const hasAnswer = (): boolean => stateOf(client).readyForQuery !== false || stream().isPaused() || stream().bytesRead !== seenBytes
   const look = async (): Promise<void> => {
     const isAtWork = await isBackendAtWork(stateOf(client).processID, openProbe, end)
-    fruitlessLooks = isAtWork || hasAnswer() ? 0 : fruitlessLooks + 1
+    if (isAtWork || hasAnswer()) {
+      fruitlessLooks = 0
+      nextLook = silentTicks + TICKS_AFTER_GOOD_LOOK
+      return
+    }
+    fruitlessLooks += 1
     if (fruitlessLooks < FRUITLESS_LOOKS) return
     stop()
-    const message = `the server has not answered for ${String((silentTicks * TICK_MS) / 1_000)} s, and does not work on it`
+    const message = `the server has not answered for ${String((silentTicks * tickMs) / 1_000)} s, and does not work on it`
     client.connection.stream.destroy(Object.assign(new Error(message), { code: 'ETIMEDOUT' }))
   }
   const timer = setInterval(() => {
     if (isLooking) return
     if (hasAnswer()) {
       silentTicks = 0
+      nextLook = PATIENT_TICKS
       fruitlessLooks = 0
-      seenBytes = bytesRead()
+      seenBytes = stream().bytesRead
       return
     }
     silentTicks += 1
-    if (silentTicks < PATIENT_TICKS) return
+    if (silentTicks < nextLook) return
     isLooking = true
     void look().finally(() => {
       isLooking = false
     })
-  }, TICK_MS)
+  }, tickMs)
   timer.unref()
   const stop = (): void => { clearInterval(timer) }
   client.once('end', stop)
@@ -77,8 +92,9 @@ async function isBackendAtWork(pid: number | null, openProbe: WatchOptions['open
     if (pid === null || (await isPooled(probe))) return true
     const { rows } = await probe.query<{ isAtWork: boolean }>("SELECT coalesce(state NOT LIKE 'idle%', true) AS \"isAtWork\" FROM pg_catalog.pg_stat_activity WHERE pid = $1", [pid])
     return rows[0]?.isAtWork ?? false
-  } catch {
-    return false
+  } catch (error) {
+    // Whatever the server refuses us (no connection left, another password by now), it is there.
+    return error instanceof DomainError ? error.cause instanceof Error && error.cause.name === SERVER_ERROR : error instanceof pg.DatabaseError
   } finally {
     if (probe !== null) await end(probe)
   }

@@ -196,10 +196,13 @@ function remedyOf(kind: ErrorKind, facts: ErrorFacts): string {
   return (facts.isFromServer ? REMEDY_BY_CODE[code] : undefined) ?? REMEDY_BY_KIND[kind] ?? 'See the server\'s log at this time.'
 }
 
+/** The name of a {@link DomainError}'s cause that the server sent. */
+export const SERVER_ERROR = 'PostgresError'
+
 /** A copy that is safe to keep: the code for programs, no text that could hold a value, no properties of the driver's. */
 function causeOf(facts: ErrorFacts, text: string): Error {
   const cause = new Error(text)
-  cause.name = facts.isFromServer ? 'PostgresError' : facts.name
+  cause.name = facts.isFromServer ? SERVER_ERROR : facts.name
   delete cause.stack
   return Object.assign(cause, facts.code === null ? {} : { code: facts.code })
 }

@@ -64,7 +64,7 @@ export async function retryWidened<T>(
       }
       if (attempt === null || error instanceof DomainError || isTransient(error)) throw destinationError(error, 'cannot write to the destination')
       const { step, record } = attempt
-      if (step?.tag === 'rows' && isConversionError(error)) await blameColumn(database, { ...attempt, step, isCopy }, widened, failed, error)
+      if (step?.tag === 'rows' && isConversionError(error)) await blameColumn(database, { ...attempt, step, isCopy, widened, failed, cause: error })
       else if (failed.has(record.oid)) throw destinationError(error, `cannot apply changes of ${tableKey(record.source)}`)
       else failed.set(record.oid, destinationError(error, `cannot apply changes of ${tableKey(record.source)}`))
     }
@@ -107,7 +107,10 @@ function lsnOf({ common }: RowsStep): string {
 }
 
 /** Finds the column whose staged text DuckDB cannot cast, in a read of its own: the failed transaction is over. */
-async function blameColumn(database: Database, { step, record, isCopy }: Attempt & { readonly step: RowsStep; readonly isCopy: boolean }, widened: Widened, failed: Failed, cause: unknown): Promise<void> {
+async function blameColumn(
+  database: Database,
+  { step, record, isCopy, widened, failed, cause }: Attempt & Pick<Attempted, 'widened' | 'failed'> & { readonly step: RowsStep; readonly isCopy: boolean; readonly cause: unknown },
+): Promise<void> {
   const columns = stagingColumns(step).map(([name]) => [name, 'VARCHAR'] as const)
   const { index, lsn } = await database.exclusive(async (session) => {
     for (const [place, encoding] of step.encodings.entries()) {
