@@ -7,6 +7,7 @@ import type {
   DropRequest,
   InitializeRequest,
   InitializeResult,
+  RecoverRequest,
   LiveProgress,
   Measure,
   OperationContext,
@@ -60,7 +61,7 @@ export interface ReplicationActivities {
   /** Checks, claim, publication, slot, registration at the destination. */
   initializeReplication(request: InitializeRequest): Promise<InitializeResult>
   /** A new slot in the place of one that was lost; what differs is copied by the slices that follow. */
-  recoverReplication(request: InitializeRequest): Promise<InitializeResult>
+  recoverReplication(request: RecoverRequest): Promise<InitializeResult>
   /** Copies and streams for a while. On cancel and worker shutdown it returns what it has done (facts 25). */
   replicateSlice(request: SliceRequest): Promise<SliceResult>
   /** Watches the slot, and keeps its changes beside the destination while too much WAL is held back. On cancel it returns what is known. */

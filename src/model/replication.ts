@@ -20,7 +20,7 @@ export interface ReplicationEngine {
    * was written in between did not come: the slices that follow compare every table with the source and copy what differs. Checks, claim and result as of
    * {@link initialize}; repeated after a crash it makes the slot once more. Throws `InvalidInput` where nothing has been replicated yet.
    */
-  recover(request: InitializeRequest, context: OperationContext): Promise<InitializeResult>
+  recover(request: RecoverRequest, context: OperationContext): Promise<InitializeResult>
   /**
    * Copies and/or streams for a while. Returns early when there is nothing left to do for its mode, when changes begin after an
    * idle time, or soon after `context.signal` aborts (what was committed stays; never throws for the abort itself).
@@ -133,6 +133,11 @@ export interface TableGain extends ChangeCounts {
 
 export interface InitializeRequest {
   readonly spec: ReplicationSpec
+}
+
+export interface RecoverRequest extends InitializeRequest {
+  /** It has failed with `DifferentSource`, and never with `SlotLost`: where the former source is back, its slot is taken up as it is. */
+  readonly onlySourceDiffered?: boolean
 }
 
 export interface InitializeResult {

@@ -2,7 +2,7 @@ import type { Destination, PipelineKey, PipelineState } from '../model/destinati
 import { DomainError } from '../model/errors.ts'
 import { parseLsn } from '../model/lsn.ts'
 import type {
-  ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, ReleaseRequest, ReplicationEngine, RetryRequest,
+  ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, RecoverRequest, ReleaseRequest, ReplicationEngine, RetryRequest,
   SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
 import type { CatalogLook, Source } from '../model/source.ts'
@@ -21,7 +21,7 @@ import { fenceOf, requireOwner } from './owner.ts'
 import { progressOf, transactionHolders } from './progress.ts'
 import { knownNames } from './named-tables.ts'
 import { behindGap, inspectLostSlot, recoveryWarnings } from './recover.ts'
-import { notInitialized, notThere, requireSameSource, requireSlot, slotLost } from './refusals.ts'
+import { notInitialized, notThere, isSlotWhole, requireSameSource, requireSlot, slotLost } from './refusals.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
@@ -94,8 +94,13 @@ class Engine implements ReplicationEngine {
     }
   }
 
-  async recover({ spec: given }: InitializeRequest, context: OperationContext): Promise<InitializeResult> {
+  async recover({ spec: given, onlySourceDiffered = false }: RecoverRequest, context: OperationContext): Promise<InitializeResult> {
     const spec = { ...given, reset: false }
+    return (await this.#recoverLost(spec, onlySourceDiffered, context)) ?? this.initialize({ spec }, context)
+  }
+
+  /** Null where the slot is not lost: nothing is changed then. */
+  async #recoverLost(spec: ReplicationSpec, onlySourceDiffered: boolean, context: OperationContext): Promise<InitializeResult | null> {
     const key = keyOf(spec)
     const credentials = this.#dependencies.credentialsOf(spec.source)
     if (!this.#dependencies.hasDestination(spec.destination)) throw await this.#missingState(spec, null)
@@ -104,6 +109,7 @@ class Engine implements ReplicationEngine {
       if (before?.appliedLsn == null) throw await this.#missingState(spec, destination)
       await requireOwner(before, context)
       await this.#closeSession(spec)
+      if (await this.#isWhole(spec, destination, { state: before, onlySourceDiffered })) return null
       const request = { ...requestOf(spec, destination, before), recovers: true }
       const inspection = await preflightSource(credentials, request)
       const lost = await withSource(credentials, spec, async (source) => inspectLostSlot(source, spec, before))
@@ -117,6 +123,18 @@ class Engine implements ReplicationEngine {
       await destination.saveTables(fence, claimed.tables.filter(({ oid }) => !oids.has(oid)).map((table) => behindGap(table, lost)))
       const state = (await destination.loadPipeline(key)) ?? claimed
       return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, consistentPoint) }, context)
+    })
+  }
+
+  /** See {@link isSlotWhole}; a slot without its publication is lost, too. */
+  async #isWhole(spec: ReplicationSpec, destination: Destination, { state, onlySourceDiffered }: { readonly state: PipelineState; readonly onlySourceDiffered: boolean }): Promise<boolean> {
+    const credentials = this.#dependencies.credentialsOf(spec.source)
+    const isWhole = await withSource(credentials, spec, async (source) =>
+      isSlotWhole(source, spec, { state, spools: new Spools(destination.spoolFolder(keyOf(spec)), await source.identify()), onlySourceDiffered }))
+    if (!isWhole) return false
+    return preflightSource(credentials, requestOf(spec, destination, state)).then(() => true, (error: unknown) => {
+      if (error instanceof DomainError && error.kind === 'SlotLost') return false
+      throw error
     })
   }
 

@@ -27,6 +27,21 @@ export async function requireSlot(source: Source, spec: ReplicationSpec, { state
   throw slotLost(spec, `was made anew or read by somebody else: it stands at ${formatLsn(confirmed)}, the destination at ${formatLsn(applied)}`)
 }
 
+/**
+ * Is nothing lost after all? Either the former source is back, where it was only that another stood in its place; or a new slot was made, and nobody was told of it: then it stands
+ * exactly where the destination does. Elsewhere a slot that fits proves nothing: the WAL of a source that was put back grows past the former position.
+ */
+export async function isSlotWhole(source: Source, spec: ReplicationSpec, { onlySourceDiffered, ...held }: { readonly state: PipelineState; readonly spools: Spools; readonly onlySourceDiffered: boolean }): Promise<boolean> {
+  try {
+    requireSameSource(held.state, await source.identify())
+    await requireSlot(source, spec, held)
+  } catch (error) {
+    if (error instanceof DomainError && (error.kind === 'SlotLost' || error.kind === 'DifferentSource')) return false
+    throw error
+  }
+  return onlySourceDiffered || (await source.health(spec.slotName)).slot?.confirmedFlushLsn === held.state.appliedLsn
+}
+
 export function slotLost(spec: ReplicationSpec, what: string): DomainError {
   return new DomainError({
     kind: 'SlotLost',

@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChangeHandler } from '../model/change.ts'
 import { DomainError, type ErrorReport, reportOf } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
-import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import type { SlotFigures, SpoolRequest, SpoolResult } from '../model/replication.ts'
 import type { ReplicationStream, Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
+import { slotLost } from './refusals.ts'
 import type { SegmentWriter, StreamSpool } from './stream-spool.ts'
 
 /** How often the slot is looked at. */
@@ -107,11 +107,7 @@ export class SpoolSlice {
     this.#options.onLook(this.#health)
     const { slot } = this.#health
     if (slot === null || slot.walStatus === 'lost' || slot.confirmedFlushLsn === null) {
-      throw new DomainError({
-        kind: 'SlotLost',
-        message: `replication slot ${spec.slotName} of source ${spec.source} ${slot === null ? 'does not exist any more' : 'was invalidated: the server removed WAL that it needs'}`,
-        remedy: SLOT_LOST_REMEDY,
-      })
+      throw slotLost(spec, slot === null ? 'does not exist any more' : 'was invalidated: the server removed WAL that it needs')
     }
     return walBudgetOf(spec, this.#health)
   }

@@ -214,7 +214,7 @@ export class ReplicateRun {
       case 'recover':
         return this.#operate(
           step,
-          () => activitiesOn(taskQueue, `make slot ${spec.slotName} anew`, 'workflow').recoverReplication({ spec: { ...spec, reset: false } }),
+          () => activitiesOn(taskQueue, `make slot ${spec.slotName} anew`, 'workflow').recoverReplication({ spec: { ...spec, reset: false }, onlySourceDiffered: this.#state.onlySourceDiffered === true }),
           (result) => onInitialized(this.#state, result),
         )
       case 'retryTables':

@@ -50,6 +50,8 @@ export interface ReplicateState {
   readonly isBusy: boolean
   /** Update `recover` was sent: a new slot is to be made, in the place of the initialization. */
   readonly isRecovering: boolean
+  /** What is recovered from is `DifferentSource` alone: once the former source is back, its slot may be whole. */
+  readonly onlySourceDiffered?: boolean
   /** An error that no retry mends. */
   readonly failure: ErrorReport | null
   /** A fault that is being retried. */
@@ -255,6 +257,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
     isInitialized: true,
     wasInitialized: true,
     isRecovering: false,
+    onlySourceDiffered: false,
     fault: null,
     faultCount: 0,
     pendingRetry: isFirst && tables.some((table) => table.state === 'failed') ? { tableNames: null } : state.pendingRetry,
@@ -369,9 +372,10 @@ export function canRecover(state: ReplicateState): boolean {
   return state.failure !== null && (state.isRecovering || state.failure.type === 'SlotLost' || state.failure.type === 'DifferentSource')
 }
 
-/** Goes on as {@link onRetry} does, with a new slot. */
+/** Goes on as {@link onRetry} does, with a new slot. A slot that was once seen to be lost stays so: a source that was put back may have come to look like the one that was. */
 export function onRecover(state: ReplicateState): ReplicateState {
-  return { ...onRetry(state, []), isRecovering: true, pendingRetry: state.pendingRetry }
+  const onlySourceDiffered = state.failure?.type !== 'SlotLost' && (!state.isRecovering || state.onlySourceDiffered === true)
+  return { ...onRetry(state, []), isRecovering: true, onlySourceDiffered, pendingRetry: state.pendingRetry }
 }
 
 function merge(pending: PendingRetry | null, tableNames: readonly string[] | null): PendingRetry {

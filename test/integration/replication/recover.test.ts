@@ -27,8 +27,8 @@ async function pipelineOf(slotName: string, tables: string, spec: Partial<Replic
   return pipeline
 }
 
-async function recover(pipeline: TestPipeline): Promise<InitializeResult> {
-  return pipeline.engine.recover({ spec: pipeline.spec }, pipeline.context())
+async function recover(pipeline: TestPipeline, order: { readonly onlySourceDiffered?: boolean } = {}): Promise<InitializeResult> {
+  return pipeline.engine.recover({ spec: pipeline.spec, ...order }, pipeline.context())
 }
 
 /** What the slot held back is gone. */
@@ -135,6 +135,43 @@ describe('recover', () => {
     await expect(recover(pipeline)).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('physical slot') as string })
     await pipeline.sql("SELECT pg_drop_replication_slot('r_read')")
     expect(await pipeline.query("SELECT definition->>'gap' FROM _replication.tables")).toEqual([[null]])
+  })
+
+  it('takes the former source up again where its slot is whole, with all that it holds', async () => {
+    await using pipeline = await pipelineOf(
+      'r_back',
+      'CREATE TABLE r_back (id int PRIMARY KEY, v int); INSERT INTO r_back VALUES (1, 1); CREATE TABLE r_bare (v int); ALTER TABLE r_bare REPLICA IDENTITY FULL; INSERT INTO r_bare VALUES (1)',
+      { tableNames: ['r_back', 'r_bare'], writeMode: { r_back: ['append'] }, flushSlot: false },
+    )
+    await pipeline.sql('INSERT INTO r_back VALUES (2, 2)')
+    await pipeline.catchUp()
+    await pipeline.release()
+    await pipeline.sql('UPDATE r_back SET v = 10 WHERE id = 1; UPDATE r_back SET v = 11 WHERE id = 1; INSERT INTO r_bare VALUES (2)')
+    const slot = async (): Promise<unknown> => (await pipeline.sql("SELECT restart_lsn, confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'r_back'")).rows
+    const before = await slot()
+    const { created, warnings } = await recover(pipeline, { onlySourceDiffered: true })
+    expect(created).toEqual({ slot: false, publication: false })
+    expect(warnings.filter((warning) => warning.includes('lost'))).toEqual([])
+    expect(await slot()).toEqual(before)
+    const { copied } = await pipeline.catchUp()
+    expect(copied).toEqual({})
+    expect(await pipeline.query('SELECT v FROM public.r_back WHERE id = 1 ORDER BY _lsn, _seq')).toEqual([[1], [10], [11]])
+    await expectEqual(pipeline, ['r_bare'])
+    // The same slot proves nothing once it was seen to be lost: the source may have been put back, and its WAL has grown.
+    await pipeline.release()
+    expect((await recover(pipeline)).created.slot).toBe(true)
+  })
+
+  it('makes one gap where the attempt that made the slot could not tell of it', async () => {
+    await using pipeline = await pipelineOf('r_twice', 'CREATE TABLE r_twice (id int PRIMARY KEY, v int); INSERT INTO r_twice VALUES (1, 1)', { writeMode: 'append' })
+    await loseSlot(pipeline)
+    await pipeline.sql('UPDATE r_twice SET v = 2')
+    expect((await recover(pipeline)).created.slot).toBe(true)
+    await pipeline.sql('UPDATE r_twice SET v = 3; UPDATE r_twice SET v = 4')
+    expect((await recover(pipeline)).created.slot).toBe(false)
+    await pipeline.catchUp()
+    expect((await pipeline.query('SELECT v FROM public.r_twice ORDER BY _lsn, _seq')).flat()).toEqual(expect.arrayContaining([1, 3, 4]))
+    expect(foldAppendRows(await appendRows(async (sql) => pipeline.query(sql), 'r_twice', 'public'), ['id'])).toEqual(await pipeline.sourceRows('r_twice'))
   })
 
   it('keeps a failover slot one (PostgreSQL 17+), and takes one that was made so by hand', async ({ skip }) => {

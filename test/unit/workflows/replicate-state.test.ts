@@ -17,6 +17,7 @@ import {
   onOrderDone,
   onOrderEnded,
   onPause,
+  onRecover,
   onResolved,
   onResume,
   onRetry,
@@ -55,6 +56,21 @@ function slice(states: Record<string, TableState>, given: Partial<SliceResult> =
 
 const initialized = (states: Record<string, TableState> = { a: 'streaming' }): ReplicateState =>
   onInitialized(onResolved(start), { progress: progress(states), warnings: ['of init', 'of both'] })
+
+describe('recover', () => {
+  const other: ErrorReport = { type: 'DifferentSource', message: 'other', remedy: 'connect' }
+  const failed = (state: ReplicateState, report: ErrorReport): ReplicateState => onFault(state, { report, isRetryable: false })
+
+  it('may take a slot up again that was never seen to be lost, whatever is tried meanwhile; one that was seen so, not', () => {
+    const refused = failed(onRecover(failed(initialized(), other)), other)
+    expect(onRetry(refused, null)).toMatchObject({ isRecovering: true, onlySourceDiffered: true })
+    expect(onRecover(refused).onlySourceDiffered).toBe(true)
+    const gone = failed(onRecover(failed(initialized(), lost)), other)
+    expect(onRecover(gone)).toMatchObject({ isRecovering: true, onlySourceDiffered: false })
+    expect(onRecover(failed(refused, lost)).onlySourceDiffered).toBe(false)
+    expect(onRecover(failed(onInitialized(onResolved(onRecover(gone)), { progress: progress({}), warnings: [] }), other)).onlySourceDiffered).toBe(true)
+  })
+})
 
 describe('phases', () => {
   it('goes initializing, snapshotting, streaming, stopped', () => {
