@@ -122,7 +122,7 @@ class Engine implements ReplicationEngine {
       // Before the slot, and long before the position: a table that goes on must be known as one that misses something.
       await destination.saveTables(fence, claimed.tables.filter(({ oid }) => !oids.has(oid)).map((table) => behindGap(table, lost)))
       const state = (await destination.loadPipeline(key)) ?? claimed
-      return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, consistentPoint) }, context)
+      return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, { consistentPoint, snapshotMode: spec.snapshotMode }) }, context)
     })
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Destination, Fence, TableRecord } from '../model/destination.ts'
+import type { Destination, Fence, TableFailure, TableRecord } from '../model/destination.ts'
+import type { DomainError } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { Source } from '../model/source.ts'
 import { tableKey } from '../model/table-schema.ts'
@@ -9,7 +10,7 @@ import { isTableFault } from './copier.ts'
 import { isBeside } from './finished-copies.ts'
 import { transactionHolders } from './progress.ts'
 import { withoutGap } from './recover.ts'
-import { copiedAnew, stopped } from './retry.ts'
+import { copiedAnew } from './retry.ts'
 import type { StreamFlow } from './stream-flow.ts'
 import type { TableRuntime } from './table-runtime.ts'
 import { Verification } from './verification.ts'
@@ -18,7 +19,11 @@ import { Verification } from './verification.ts'
 const MAX_PASSES = 3
 /** How often tables are looked for that have come so far that they can be compared. */
 const LOOK_MS = 250
-const ASK_POSITION_MS = 20
+/** While a position is waited for, the server is asked this often how far it has come; how far the stream has come is looked at more often. */
+const ASK_POSITION_MS = 250
+const LOOK_AT_STREAM_MS = 20
+/** What is being compared may take so long to end by itself. */
+const CLOSE_MS = 1_000
 
 export interface GapRepairOptions {
   readonly source: Source
@@ -34,6 +39,8 @@ export interface GapRepairOptions {
   /** A table is whole. */
   readonly onDone: () => void
   readonly onFailure: (error: unknown) => void
+  /** Notes that tables have stopped; called when nothing is applied any more. */
+  readonly onTableFailures: (failures: readonly TableFailure[]) => Promise<void>
 }
 
 /**
@@ -81,11 +88,20 @@ export class GapRepair {
     await this.#writing.catch(() => undefined)
   }
 
-  /** Idempotent. */
+  /** When it resolves nothing is being written, and nothing will be. Where the source does not answer it is closed: its questions end with that. Idempotent. */
   async close(): Promise<void> {
     this.#ended.abort()
     this.#onResume()
-    await this.#work
+    const work = this.#work
+    if (work === null) return
+    const waiting = new AbortController()
+    const late = sleep(CLOSE_MS, 'late' as const, { signal: waiting.signal })
+    late.catch(() => undefined)
+    const ended = await Promise.race([work, late])
+    waiting.abort()
+    if (ended !== 'late') return
+    await this.#options.source.close().catch(() => undefined)
+    await this.rest()
   }
 
   async #repairAll(): Promise<void> {
@@ -101,7 +117,7 @@ export class GapRepair {
         await this.#repair(table)
       } catch (error) {
         if (!isTableFault(error)) throw error
-        await this.#change(table, (record) => stopped(record, error))
+        await this.#stop(table, error)
       } finally {
         onActivity('')
       }
@@ -146,8 +162,8 @@ export class GapRepair {
       const found = Object.values(verification.progress.tables)[0] ?? NOTHING_FOUND
       repaired += found.repaired
       if (reason === undefined && verification.undecidedRows === 0) {
-        const { committedLsn } = await source.health(fence.slotName)
-        await this.#change(table, (record) => ({ ...withoutGap(record, committedLsn), ...rowsCopiedUnder(operations) }))
+        // Read when nothing is applied: what waited before may have looked values up at the source.
+        await this.#change(table, async (record) => ({ ...withoutGap(record, (await source.health(fence.slotName)).committedLsn), ...rowsCopiedUnder(operations) }))
         const name = tableKey(table.record.source)
         warn(`${name} was compared with the source after its slot was lost: ${found.compared.toLocaleString('en')} rows, of which ${repaired.toLocaleString('en')} were put right`)
         return
@@ -170,15 +186,27 @@ export class GapRepair {
     while (isComparable(table.record) && !(await flow.between(work))) await sleep(LOOK_MS, undefined, { signal: this.#ended.signal })
   }
 
-  async #change(table: TableRuntime, change: (record: TableRecord) => TableRecord): Promise<void> {
+  /** As a change of the stream stops it: what comes from where the stream stands is kept, and read again for that. */
+  async #stop(table: TableRuntime, error: DomainError): Promise<void> {
+    const { exclusive, flow, onTableFailures } = this.#options
+    await this.#write(async () =>
+      exclusive(async () => {
+        if (!isComparable(table.record) || this.#ended.signal.aborted) return
+        flow.breakOff()
+        await onTableFailures([{ oid: table.record.oid, error }])
+      }),
+    )
+  }
+
+  async #change(table: TableRuntime, change: (record: TableRecord) => Promise<TableRecord>): Promise<void> {
     await this.#write(async () => this.#changeNow(table, change))
   }
 
-  async #changeNow(table: TableRuntime, change: (record: TableRecord) => TableRecord): Promise<void> {
+  async #changeNow(table: TableRuntime, change: (record: TableRecord) => TableRecord | Promise<TableRecord>): Promise<void> {
     const { destination, fence, exclusive, onDone } = this.#options
     await exclusive(async () => {
       if (!isBehind(table.record) || this.#ended.signal.aborted) return
-      const record = change(table.record)
+      const record = await change(table.record)
       await destination.saveTables(fence, [record])
       table.update(record)
     })
@@ -189,9 +217,13 @@ export class GapRepair {
     const { flow, source } = this.#options
     const { signal } = this.#ended
     if (flow.appliedLsn < lsn) await source.flushWal()
+    let askedMs = -Infinity
     while (flow.appliedLsn < lsn) {
-      flow.requestKeepalive()
-      await sleep(ASK_POSITION_MS, undefined, { signal })
+      if (performance.now() - askedMs >= ASK_POSITION_MS) {
+        flow.requestKeepalive()
+        askedMs = performance.now()
+      }
+      await sleep(LOOK_AT_STREAM_MS, undefined, { signal })
     }
     signal.throwIfAborted()
   }

@@ -70,13 +70,14 @@ export function withoutGap({ gap: _gap, ...record }: TableRecord, lsn: Lsn): Tab
 }
 
 /** What people should know of a recovery: `tables` as they were, `consistentPoint` of the new slot. */
-export function recoveryWarnings({ fromLsn, isSameSource, strangers }: LostSlot, tables: readonly TableRecord[], consistentPoint: string): readonly string[] {
+export function recoveryWarnings({ fromLsn, isSameSource, strangers }: LostSlot, tables: readonly TableRecord[], { consistentPoint, snapshotMode }: { readonly consistentPoint: string; readonly snapshotMode: ReplicationSpec['snapshotMode'] }): readonly string[] {
   const live = tables.filter((table) => table.state !== 'removed' && !strangers.includes(table))
   const past = live.filter(keepsPast)
   const keyless = live.filter(({ key }) => key.length === 0)
   const since = isSameSource ? `between ${formatLsn(fromLsn)} and ${consistentPoint}` : 'since the former source was left'
   return [
     `the slot was lost and made anew: what was written at the source ${since} did not come, so that tables are compared with the source, and what differs is copied`,
+    ...(snapshotMode === 'never' && live.length > 0 ? [`snapshotMode "never" does not count here: rows that were never brought to the destination are copied, too, as nothing tells them from lost ones`] : []),
     ...(past.length === 0 ? [] : [`${namesOf(past)}: what became of rows meanwhile is not in their history: each that differs has one change, of the time when it was compared or copied`]),
     ...(keyless.length === 0 ? [] : [`${namesOf(keyless)}: without a key rows cannot be told apart, so that all are copied anew`]),
     ...(strangers.length === 0 ? [] : [`${namesOf(strangers)}: this source has other tables in their place: rows of before stay, state removed, until a table of that name is copied`]),

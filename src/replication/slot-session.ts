@@ -136,6 +136,7 @@ export class SlotSession {
       warn,
       onDone: () => { this.#wake() },
       onFailure: (error) => { this.#fail(error) },
+      onTableFailures: async (failures) => this.#stopTables(failures),
     })
     this.#catalog = new CatalogWatch({
       ...common,

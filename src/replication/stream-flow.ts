@@ -155,6 +155,11 @@ export class StreamFlow {
     if (owed !== null) this.#consumer?.relation(owed)
   }
 
+  /** Nothing more is applied: it is to be read again, by another session. Call it when nothing is being applied. */
+  breakOff(): void {
+    this.#isBroken = true
+  }
+
   /** Lets go of the slot. What was staged is read again from it. Idempotent. */
   async close(): Promise<void> {
     this.#isFlowing = false
@@ -306,6 +311,7 @@ export class StreamFlow {
   async #apply(sealed: SealedBatch): Promise<void> {
     const { destination, fence, lookup, tables, onApplied, onTableFailures } = this.#options
     try {
+      if (this.#isBroken) return
       const records = [...(await this.#spooledRecords(sealed)), ...this.#usedApprovals()]
       // What was staged beside the stream may come after the server's own position was taken.
       const appliedLsn = maxLsn(this.#appliedLsn, sealed.endLsn)

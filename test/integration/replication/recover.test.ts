@@ -162,6 +162,14 @@ describe('recover', () => {
     expect((await recover(pipeline)).created.slot).toBe(true)
   })
 
+  it('says that rows that were never brought come too', async () => {
+    await using pipeline = await pipelineOf('r_never', 'CREATE TABLE r_never (id int PRIMARY KEY); INSERT INTO r_never VALUES (1)', { snapshotMode: 'never' })
+    await loseSlot(pipeline)
+    expect((await recover(pipeline)).warnings).toContainEqual(expect.stringContaining('snapshotMode "never" does not count here'))
+    await pipeline.catchUp()
+    await expectEqual(pipeline, ['r_never'])
+  })
+
   it('makes one gap where the attempt that made the slot could not tell of it', async () => {
     await using pipeline = await pipelineOf('r_twice', 'CREATE TABLE r_twice (id int PRIMARY KEY, v int); INSERT INTO r_twice VALUES (1, 1)', { writeMode: 'append' })
     await loseSlot(pipeline)
@@ -172,6 +180,38 @@ describe('recover', () => {
     await pipeline.catchUp()
     expect((await pipeline.query('SELECT v FROM public.r_twice ORDER BY _lsn, _seq')).flat()).toEqual(expect.arrayContaining([1, 3, 4]))
     expect(foldAppendRows(await appendRows(async (sql) => pipeline.query(sql), 'r_twice', 'public'), ['id'])).toEqual(await pipeline.sourceRows('r_twice'))
+  })
+
+  it('keeps what comes to a history whose comparison the source refuses', async () => {
+    const role = `reader_${database.name}`
+    const url = new URL(database.url)
+    url.username = role
+    url.password = 'secret'
+    await using admin = new TestPipeline(database.url, specOf({ slotName: 'r_admin', tableNames: [] }))
+    await admin.sql(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'secret'; CREATE TABLE r_denied (id int PRIMARY KEY, v int); INSERT INTO r_denied VALUES (1, 1), (2, 2); GRANT SELECT ON r_denied TO ${role};
+      CREATE PUBLICATION r_denied_pub FOR TABLE r_denied`)
+    try {
+      await using pipeline = new TestPipeline(url.href, specOf({ slotName: 'r_denied', tableNames: ['r_denied'], writeMode: 'append' }))
+      await pipeline.initialize()
+      await pipeline.catchUp()
+      await pipeline.release()
+      await admin.sql("SELECT pg_drop_replication_slot('r_denied')")
+      await admin.sql('UPDATE r_denied SET v = 3 WHERE id = 1')
+      await recover(pipeline)
+      await admin.sql(`REVOKE SELECT ON r_denied FROM ${role}; UPDATE r_denied SET v = 20 WHERE id = 2; UPDATE r_denied SET v = 21 WHERE id = 2`)
+      expect((await pipeline.catchUp()).progress.tables['public.r_denied']).toMatchObject({ state: 'failed', error: { type: 'PrivilegeMissing' } })
+      await admin.sql('UPDATE r_denied SET v = 22 WHERE id = 2; UPDATE r_denied SET v = 23 WHERE id = 2')
+      await pipeline.catchUp()
+      await admin.sql(`GRANT SELECT ON r_denied TO ${role}`)
+      await pipeline.engine.retryTables({ spec: pipeline.spec, owner: pipeline.owner, tableNames: null })
+      await pipeline.catchUp()
+      expect((await pipeline.query('SELECT v FROM public.r_denied WHERE id = 2 ORDER BY _lsn, _seq')).flat()).toEqual([2, 20, 21, 22, 23])
+      expect(foldAppendRows(await appendRows(async (sql) => pipeline.query(sql), 'r_denied', 'public'), ['id'])).toEqual(await admin.sourceRows('r_denied'))
+      await pipeline.release()
+      await admin.sql("SELECT pg_drop_replication_slot('r_denied')")
+    } finally {
+      await admin.sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
+    }
   })
 
   it('keeps a failover slot one (PostgreSQL 17+), and takes one that was made so by hand', async ({ skip }) => {
