@@ -80,7 +80,7 @@ export function registerHandlers(run: ReplicateRun): void {
     validator: (...args: readonly unknown[]) => {
       parseUpdateInput('recover', args, parseEmptyInput)
       refuseAtEnd(run)
-      if (!canRecover(run.state)) throw nothingLost(run)
+      if (!run.state.isRecovering && !canRecover(run.state)) throw nothingLost(run)
     },
   })
 }
@@ -154,9 +154,11 @@ async function retryFailed(run: ReplicateRun, input: RetryFailedInput): Promise<
 
 /** Answers when the new slot is there, or an attempt has failed: while paused, or then, the status says so and the order stands for later. */
 async function recover(run: ReplicateRun): Promise<ReplicationStatus> {
-  // Of two at once the second finds it done, or under way.
-  if (canRecover(run.state)) run.change(onRecover(run.state))
-  run.interrupt()
+  // Of two at once the second waits for the first.
+  if (canRecover(run.state)) {
+    run.change(onRecover(run.state))
+    run.interrupt()
+  }
   const { attemptCount } = run
   await condition(() => {
     const { state } = run
