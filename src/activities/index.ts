@@ -47,8 +47,8 @@ export interface ResolvedPipeline {
 }
 
 export interface PipelineAnswer extends ResolvedPipeline {
-  /** Of ours, what the namespace has. Absent where nobody asked, and in histories of versions that set none. */
-  readonly searchAttributes?: readonly SearchAttributeName[]
+  /** Of ours, what the namespace has; null where it does not tell. Absent where nobody asked, and in histories of versions that set none. */
+  readonly searchAttributes?: readonly SearchAttributeName[] | null
 }
 
 /**

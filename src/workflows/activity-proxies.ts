@@ -9,7 +9,7 @@ export interface Pipeline {
   readonly spec: ReplicationSpec
   readonly taskQueue: string
   /** Absent where nobody asked. */
-  readonly searchAttributes?: readonly SearchAttributeName[]
+  readonly searchAttributes?: readonly SearchAttributeName[] | null
 }
 
 const RETRY = { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '60 seconds' } as const

@@ -15,7 +15,7 @@ import type { ReplicationStatus } from '../model/status.ts'
 import { activitiesOn, type Pipeline, releasePipeline, resolvePipeline } from './activity-proxies.ts'
 import { currentDetailsOf } from './current-details.ts'
 import { failureOf, type Fault, faultOf } from './failures.ts'
-import { ListedAttributes, noteInMemo } from './search-attributes.ts'
+import { ListedAttributes, noteInMemo, shownAttributes } from './search-attributes.ts'
 import {
   begin,
   carriedState,
@@ -198,7 +198,7 @@ export class ReplicateRun {
     // Versions that did not ask have histories without these commands.
     if (searchAttributes === undefined) return
     noteInMemo(spec)
-    this.#listed = new ListedAttributes(searchAttributes, spec)
+    this.#listed = new ListedAttributes(searchAttributes ?? shownAttributes(), spec)
   }
 
   async #takeOn({ spec: given, taskQueue }: Pipeline, step: PipelineStep): Promise<void> {

@@ -1,6 +1,6 @@
 import { defineSearchAttributeKey, type SearchAttributeUpdatePair } from '@temporalio/common'
 import { upsertMemo, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow'
-import type { SearchAttributeName } from '../model/search-attributes.ts'
+import { isSearchAttributeName, type SearchAttributeName } from '../model/search-attributes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 
@@ -42,6 +42,11 @@ export class ListedAttributes {
     ]
     upsertSearchAttributes(pairs.filter(([name]) => this.#registered.has(name)).map(([, pair]) => pair))
   }
+}
+
+/** Those that this run, or one that it continues, has set: where nobody tells what the namespace has, they must not stand as they were then. */
+export function shownAttributes(): readonly SearchAttributeName[] {
+  return workflowInfo().typedSearchAttributes.getAll().map(({ key }) => key.name).filter(isSearchAttributeName)
 }
 
 /** Lists show it without a query; runs that continue this one have it too. */

@@ -1,11 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { type Client, Connection, type WorkflowExecutionInfo, type WorkflowHandle } from '@temporalio/client'
-import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { defineSearchAttributeKey, TypedSearchAttributes } from '@temporalio/common'
+import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
 import { SEARCH_ATTRIBUTE_NAMES } from '../../src/model/search-attributes.ts'
-import { pauseUpdate, resumeUpdate, stopUpdate } from '../../src/workflows/index.ts'
+import { pauseUpdate, replicate, resumeUpdate, stopUpdate } from '../../src/workflows/index.ts'
 import { checkTemporal } from '../../src/cli/check-temporal.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
 import { INPUT, until, untilStatus, WorkflowHarness } from '../support/workflow-harness.ts'
+
+const temporal = vi.hoisted(() => ({ tells: true }))
+vi.mock('../../src/activities/search-attributes.ts', async (original) => {
+  const { registeredSearchAttributes } = await original<typeof import('../../src/activities/search-attributes.ts')>()
+  return { registeredSearchAttributes: async (client: Client) => (temporal.tells ? registeredSearchAttributes(client) : null) }
+})
 
 const KEYWORD = 2
 const INT = 3
@@ -116,6 +123,37 @@ it('leaves out what is there under another type, and sets the rest', async () =>
     await handle.executeUpdate(stopUpdate, { args: [{}] })
     expect((await eventTypes(handle)).filter((type) => type === 'search attributes')).toHaveLength(1)
   } finally {
+    await harness.terminateAll()
+    await harness.close()
+  }
+})
+
+it('goes on with what it has shown so far, as a run that continues another has it, where Temporal does not tell', async () => {
+  const namespace = await namespaceWith({ ReplicationPhase: KEYWORD, ReplicationSlot: KEYWORD })
+  await until(async () => doctor(namespace, false), ({ message }) => message.includes('not registered: ReplicationSource'))
+  const harness = await WorkflowHarness.open(address, namespace)
+  temporal.tells = false
+  try {
+    await harness.start(new FakeEngine())
+    const handle = await until(
+      async () =>
+        harness.client.workflow
+          .start(replicate, {
+            taskQueue: harness.taskQueue,
+            workflowId: namespace,
+            args: [INPUT],
+            typedSearchAttributes: new TypedSearchAttributes([{ key: defineSearchAttributeKey('ReplicationPhase', 'KEYWORD'), value: 'streaming of before' }]),
+          })
+          .catch(() => null),
+      (started) => started !== null,
+    )
+    if (handle === null) throw new Error('it did not start')
+    await untilStatus(handle, ({ phase }) => phase === 'streaming')
+    await handle.executeUpdate(pauseUpdate, { args: [{}] })
+    expect((await untilListed(harness.client, "ReplicationPhase = 'paused'")).searchAttributes).not.toHaveProperty('ReplicationSlot')
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+  } finally {
+    temporal.tells = true
     await harness.terminateAll()
     await harness.close()
   }
