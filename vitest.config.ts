@@ -37,11 +37,8 @@ export default defineConfig({
           // Replaying recorded histories needs the workflow bundler but no server; it stands with what takes seconds.
           include: ['test/integration/**/*.test.ts', 'test/replay/**/*.test.ts'],
           globalSetup: [POSTGRES],
-          // Much of their time is waiting: for a lock, a timeout, a server that starts. Processes are used again: loading our modules anew
-          // for each file took a third of the time; what a file changes of its process (spies, environment) is taken back after it.
+          // Much of their time is waiting: for a lock, a timeout, a server that starts.
           maxWorkers: 3,
-          isolate: false,
-          setupFiles: ['./test/support/process.setup.ts'],
           testTimeout: 600 * SECOND,
           hookTimeout: 600 * SECOND,
           sequence: { groupOrder: 1 },

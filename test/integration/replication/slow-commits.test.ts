@@ -24,6 +24,9 @@ const HOT_ROWS = 3
 it.each(['merge', 'append'] as const)('puts copied rows and streamed changes in their right order (%s)', async (writeMode) => {
   await using pipeline = new TestPipeline(server.url, specOf({ slotName: `slow_${writeMode}`, tableNames: TABLES, schemaName: writeMode, writeMode }))
   const pool = new pg.Pool({ connectionString: server.url, max: 12, options: `-c search_path=${writeMode}` })
+  // The server is stopped while connections are being ended.
+  pool.on('error', () => undefined)
+  pool.on('connect', (client) => { client.on('error', () => undefined) })
   let isWriting = true
   const count = async (table: string, id: number): Promise<void> => {
     while (isWriting) await pool.query(`UPDATE ${table} SET v = v + 1 WHERE id = $1`, [id])
