@@ -98,8 +98,9 @@ it('goes on after the source ends its walsender, and shows the fault only as lon
 it('refuses a second start for the slot, and leaves the first alone', async () => {
   const input = await prepare('owned')
   const handle = await harness.startReplicate(input)
+  await untilStatus(handle, ({ phase, tables }) => phase === 'streaming' && tables['public.owned']?.state === 'streaming')
+  // Only now: while it is made the slot is held by who makes it.
   const holder = await untilStreaming(source, input.slotName)
-  await untilStatus(handle, ({ phase }) => phase === 'streaming')
   const second = await harness.startReplicate({ ...input, reset: true }, `second-${harness.taskQueue}`)
   expect(await failureTypeOf(second.result())).toBe('AlreadyReplicating')
   expect(await failureTypeOf(harness.sync(input))).toBe('AlreadyReplicating')

@@ -109,9 +109,15 @@ export async function slotHolder(source: pg.Pool | pg.Client, slotName: string):
   return rows[0]?.active_pid ?? null
 }
 
-/** Waits until a walsender other than `before` serves the slot. */
+/** The walsender that streams a slot, and not one that is making it; null = none. */
+async function slotStreamer(source: pg.Pool | pg.Client, slotName: string): Promise<number | null> {
+  const { rows } = await source.query<{ pid: number }>("SELECT r.pid FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1 AND r.state IN ('catchup', 'streaming')", [slotName])
+  return rows[0]?.pid ?? null
+}
+
+/** Waits until a walsender other than `before` streams the slot. */
 export async function untilStreaming(source: pg.Pool | pg.Client, slotName: string, before: number | null = null, timeoutMs = 120_000): Promise<number> {
-  const pid = await until(() => slotHolder(source, slotName), (holder) => holder !== null && holder !== before, timeoutMs)
+  const pid = await until(() => slotStreamer(source, slotName), (streamer) => streamer !== null && streamer !== before, timeoutMs)
   if (pid === null) throw new RangeError('nobody serves the slot')
   return pid
 }
