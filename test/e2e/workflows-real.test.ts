@@ -86,8 +86,9 @@ const inputOf = (name: string) => ({ slotName: `${name}_${id}`, publicationName:
 const options = (name: string) => ({ taskQueue, workflowId: `${name}-${id}` })
 
 /** Where the source's log ends now. */
+/** Past everything that is committed now, written or not: commits of the test server are asynchronous. */
 async function currentLsn(): Promise<bigint> {
-  const { rows } = await source.query<{ lsn: string }>('SELECT pg_current_wal_lsn()::text AS lsn')
+  const { rows } = await source.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
   return parseLsn(rows[0]?.lsn ?? '')
 }
 
