@@ -10,6 +10,7 @@ import { createDecoder, type Decoder } from './pgoutput/decode.ts'
 import { SourceText } from './pgoutput/source-text.ts'
 import { createStreamedDecoder } from './pgoutput/decode-streamed.ts'
 import { clientConfigOf, settleSslMode, watchAnswers } from './session.ts'
+import { endsWithin } from './ends-within.ts'
 import { isHeldByUs, waitUntilReleased } from './slot-holder.ts'
 import { toDomainError } from './sqlstate.ts'
 import { encodeStandbyStatus, statusIntervalMs } from './standby-status.ts'
@@ -333,13 +334,11 @@ class WalsenderStream implements ReplicationStream {
     this.#end()
     const walsender = this.#walsender
     if (walsender !== null) {
-      const isEnded = new Promise<boolean>((resolve) => this.#socket.once('close', () => { resolve(true) }))
+      const isEnded = new Promise<void>((resolve) => this.#socket.once('close', () => { resolve() }))
       // A walsender that waits for us to read would not see Terminate; and only reading shows its end.
       this.#socket.discard()
       walsender.terminate()
-      const timeout = new AbortController()
-      const hasEnded = await Promise.race([isEnded, sleep(TERMINATE_WAIT_MS, false, { signal: timeout.signal }).catch(() => false)])
-      timeout.abort()
+      const hasEnded = await endsWithin(isEnded, TERMINATE_WAIT_MS)
       // The server closes a connection after it let go of the slot: nothing more to wait for.
       if (!hasEnded) {
         this.#socket.destroy()

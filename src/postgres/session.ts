@@ -4,6 +4,7 @@ import type { ConnectionOptions } from 'node:tls'
 import pg from 'pg'
 import { DomainError } from '../model/errors.ts'
 import { describeCredentials, withSslMode, type SourceCredentials } from './credentials.ts'
+import { endsWithin } from './ends-within.ts'
 import { watchSession } from './session-watch.ts'
 import { isTlsNotOffered, sqlStateOf, toDomainError } from './sqlstate.ts'
 
@@ -154,16 +155,11 @@ export async function settleSslMode(credentials: SourceCredentials): Promise<Sou
  * answers cannot hold it up.
  */
 export async function endQuietly(client: pg.Client): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const deadline = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, END_TIMEOUT_MS)
-  })
   try {
-    await Promise.race([client.end(), deadline])
+    await endsWithin(client.end(), END_TIMEOUT_MS)
   } catch {
     // It was broken already: there is nothing left to end.
   } finally {
-    clearTimeout(timer)
     client.connection.stream.destroy()
   }
 }

@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type pg from 'pg'
 import type { Source } from '../model/source.ts'
 import { beginCopy, beginSnapshotRead } from './snapshot-copy.ts'
+import { endsWithin } from './ends-within.ts'
 import { lookAtCatalog } from './catalog-look.ts'
 import { planChunks } from './chunk-plan.ts'
 import { CopyConnections } from './copy-connections.ts'
@@ -86,7 +86,7 @@ export function createSource(credentials: SourceCredentials, publicationName: st
       if (isClosed) return
       isClosed = true
       await copies.close()
-      await Promise.race([tail, sleep(1_000)])
+      await endsWithin(tail, 1_000)
       await catalog?.then(endQuietly, () => undefined)
     },
   }

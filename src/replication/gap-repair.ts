@@ -5,6 +5,7 @@ import type { Lsn } from '../model/lsn.ts'
 import type { Source } from '../model/source.ts'
 import { tableKey } from '../model/table-schema.ts'
 import { NOTHING_VERIFIED, type VerifiedTable } from '../model/verification.ts'
+import { endsWithin } from '../postgres/ends-within.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
 import { isTableFault } from './copier.ts'
 import { isBeside } from './finished-copies.ts'
@@ -92,14 +93,7 @@ export class GapRepair {
   async close(): Promise<void> {
     this.#ended.abort()
     this.#onResume()
-    const work = this.#work
-    if (work === null) return
-    const waiting = new AbortController()
-    const late = sleep(CLOSE_MS, 'late' as const, { signal: waiting.signal })
-    late.catch(() => undefined)
-    const ended = await Promise.race([work, late])
-    waiting.abort()
-    if (ended !== 'late') return
+    if (this.#work === null || (await endsWithin(this.#work, CLOSE_MS))) return
     await this.#options.source.close().catch(() => undefined)
     await this.rest()
   }

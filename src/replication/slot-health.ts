@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { SlotFigures } from '../model/replication.ts'
 import type { Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
+import { endsWithin } from '../postgres/ends-within.ts'
 import { LagClock, type Position } from './lag-clock.ts'
 import { slotFiguresOf, walBudgetOf, walWarnings } from './spool-slice.ts'
 import type { Spools } from './spools.ts'
@@ -50,9 +50,7 @@ export class SlotHealth {
   /** Never throws, and waits for {@link LOOK_LIMIT_MS} at most: the stream tells when the source is gone, and the figures may be old until then. */
   async look(): Promise<void> {
     this.#looking ??= this.#look().finally(() => { this.#looking = null })
-    const limit = new AbortController()
-    await Promise.race([this.#looking, sleep(LOOK_LIMIT_MS, undefined, { signal: limit.signal }).catch(() => undefined)])
-    limit.abort()
+    await endsWithin(this.#looking, LOOK_LIMIT_MS)
   }
 
   async #look(): Promise<void> {
