@@ -6,9 +6,10 @@ export function remedyText(advice: string, statements: readonly string[] = []): 
   return [advice, ...statements.map((statement) => `${statement};`)].filter((line) => line !== '').join('\n')
 }
 
-/** The two ways on after `SlotLost`, whichever workflow met it. */
-export const SLOT_LOST_REMEDY =
-  'Send replicate (start it, if none is open) the update recover (cli recover): a new slot, then only what differs is copied. Or start it with "reset": true: a new slot, all tables copied anew.'
+/** The two ways on behind a gap, whichever workflow met it: behind "send". */
+export const RECOVER_OR_RESET = 'replicate (start it, if none is open) the update recover (cli recover): a new slot, then only what differs is copied. Or start it with "reset": true'
+
+export const SLOT_LOST_REMEDY = `Send ${RECOVER_OR_RESET}: a new slot, all tables copied anew.`
 
 /** Whether a line of a remedy is a statement to run; the others are prose. */
 export function isStatement(line: string): boolean {

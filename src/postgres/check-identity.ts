@@ -1,4 +1,5 @@
 import { DomainError } from '../model/errors.ts'
+import { RECOVER_OR_RESET } from '../model/remedy.ts'
 import type { SourceIdentity } from '../model/source.ts'
 import { failureFinding, type PreflightFinding } from './findings.ts'
 
@@ -11,8 +12,7 @@ export function differentSource(known: SourceIdentity | null, identity: SourceId
   return new DomainError({
     kind: 'DifferentSource',
     message: `the source is not the one that the destination was filled from (${is}; it was ${was})`,
-    remedy:
-      'Connect to the former source. Or, where this one has taken its place (restored, promoted), send replicate (start it, if none is open) the update recover (cli recover): a new slot, then only what differs is copied. Or start it with "reset": true to copy everything from this one.',
+    remedy: `Connect to the former source. Or, where this one has taken its place (restored, promoted), send ${RECOVER_OR_RESET} to copy everything from this one.`,
   })
 }
 

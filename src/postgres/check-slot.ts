@@ -2,7 +2,7 @@ import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import { failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import type { PublicationState } from './publication.ts'
 import { remedyForHeldSlot, type SlotDetails } from './slot.ts'
-import type { SourceRequest } from './source-request.ts'
+import { makesSlotAnew, type SourceRequest } from './source-request.ts'
 
 export interface SlotCheckInput {
   readonly request: SourceRequest
@@ -16,7 +16,7 @@ export interface SlotCheckInput {
 /** True where the slot was made by somebody else: it exists, our note is not there, and the destination knows nothing of it. */
 export function isAdoption(input: SlotCheckInput): boolean {
   const { request, slot, publication } = input
-  if (slot === null || request.reset || request.recovers === true || request.destinationHasState || input.hasSnapshots === true) return false
+  if (slot === null || makesSlotAnew(request) || request.destinationHasState || input.hasSnapshots === true) return false
   return publication?.notes.get(request.slotName) === undefined
 }
 
@@ -42,7 +42,7 @@ export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
   const title = `slot ${JSON.stringify(request.slotName)}`
   const failure = (kind: 'InvalidInput' | 'SlotLost' | 'SlotInUse' | 'DestinationLost', message: string, advice: string): PreflightFinding =>
     failureFinding({ name: 'slot', kind, message, advice })
-  const isMadeAnew = request.reset || request.recovers === true
+  const isMadeAnew = makesSlotAnew(request)
 
   if (slot === null) {
     if (request.destinationHasState && !isMadeAnew) {

@@ -16,7 +16,7 @@ import { asPublished, commentSql, readPublication, toTableSchema, type Publicati
 import { isWaitedForBy, readRunningTransactions, reportSlotBlockers, REPORT_WAITING_MS, type OnWaiting } from './running-transactions.ts'
 import { connect, endQuietly } from './session.ts'
 import { advanceSlotToNow, createSlot, dropSlot } from './slot.ts'
-import type { SourceRequest } from './source-request.ts'
+import { makesSlotAnew, type SourceRequest } from './source-request.ts'
 import { execute, inTransaction, queryRow, type SqlClient } from './sql.ts'
 import type { NameScope } from './table-names.ts'
 import { z } from 'zod'
@@ -77,15 +77,13 @@ export async function applySource(
   context: InitializeContext & { readonly openSession: () => ReturnType<typeof connect>; readonly openWalsender: () => ReturnType<typeof connect> },
 ): Promise<SourceInit> {
   const { request, inspection } = init
-  const recovers = request.recovers === true
-  if (recovers) await dropSlot(client, request.slotName)
+  if (makesSlotAnew(request)) await dropSlot(client, request.slotName)
   if (request.reset) {
-    await dropSlot(client, request.slotName)
     await dropPublication(client, request.publicationName)
     await dropSnapshots(client, await listSnapshots(client, request.slotName))
   }
   const publication = request.reset ? null : inspection.publication
-  const slot = request.reset || recovers ? null : inspection.slot
+  const slot = makesSlotAnew(request) ? null : inspection.slot
   // Somebody else's slot is noted as ours only once it stands where we need it.
   const mustMoveSlot = inspection.slotIsAdopted && request.snapshotMode !== 'never'
   await changePublication(client, { request, inspection, publication, writesNote: !mustMoveSlot })
@@ -94,7 +92,7 @@ export async function applySource(
 
   let consistentPoint: string
   if (slot === null) {
-    const keepsSnapshots = request.snapshotMode === 'persisted' && !recovers
+    const keepsSnapshots = request.snapshotMode === 'persisted' && request.recovers !== true
     consistentPoint = keepsSnapshots ? await createSlotAndSnapshots(client, init, context) : await createSlotWatched(client, { slotName: request.slotName, isFailover: inspection.slot?.isFailover === true }, context)
   } else if (mustMoveSlot) {
     consistentPoint = await advanceSlotToNow(client, request.slotName)

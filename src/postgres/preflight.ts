@@ -19,7 +19,7 @@ import { resolveRequestedTables } from './requested-tables.ts'
 import { readServerFacts, type ServerFacts } from './server.ts'
 import { connect, endQuietly } from './session.ts'
 import { readSlot, type SlotDetails } from './slot.ts'
-import type { SourceRequest } from './source-request.ts'
+import { makesSlotAnew, type SourceRequest } from './source-request.ts'
 import { queryRows, type SqlClient } from './sql.ts'
 import { formerNamesOf, resolveTableMap, type NameScope } from './table-names.ts'
 
@@ -52,7 +52,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const server = await readServerFacts(client)
   const version = checkVersion(server)
   if (version.state === 'failure') return emptyInspection(server, [version])
-  const identity = request.reset || request.recovers === true ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
+  const identity = makesSlotAnew(request) ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
   if (identity.length > 0) return emptyInspection(server, [version, ...identity])
 
   const listing = await listRelations(client)

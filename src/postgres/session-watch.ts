@@ -80,7 +80,7 @@ export function watchSession(client: pg.Client, { openProbe, end, tickMs = TICK_
 }
 
 /** Asks `client`'s server for the number of its backend, which a pooler has another one for. */
-export async function isPooled(client: pg.Client): Promise<boolean> {
+async function isPooled(client: pg.Client): Promise<boolean> {
   const { rows } = await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid')
   return rows[0]?.pid !== stateOf(client).processID
 }

@@ -24,3 +24,8 @@ export interface SourceRequest
   /** True where the session that holds the slot is our own: it is neither waited for nor checked. */
   readonly isSlotOurs?: boolean
 }
+
+/** Is a slot that is there dropped, and one made under its name? */
+export function makesSlotAnew({ reset, recovers = false }: Pick<SourceRequest, 'reset' | 'recovers'>): boolean {
+  return reset || recovers
+}

@@ -2,7 +2,7 @@ import type { PipelineState } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN } from '../model/lsn.ts'
 import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
-import type { Source, SourceIdentity } from '../model/source.ts'
+import type { SlotState, Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { differentSource } from '../postgres/check-identity.ts'
 import type { Spools } from './spools.ts'
@@ -14,8 +14,8 @@ export function requireSameSource(state: PipelineState, identity: SourceIdentity
   if (error !== null) throw error
 }
 
-/** The slot must not have passed what the destination and the spool beside it hold: then changes would be missing for ever. Throws `SlotLost`. */
-export async function requireSlot(source: Source, spec: ReplicationSpec, { state, spools }: { readonly state: PipelineState; readonly spools: Spools }): Promise<void> {
+/** The slot, which must not have passed what the destination and the spool beside it hold: then changes would be missing for ever. Throws `SlotLost`. */
+export async function requireSlot(source: Source, spec: ReplicationSpec, { state, spools }: { readonly state: PipelineState; readonly spools: Spools }): Promise<SlotState> {
   const { slot, currentLsn } = await source.health(spec.slotName)
   if (slot === null) throw slotLost(spec, 'does not exist any more')
   if (slot.walStatus === 'lost') throw slotLost(spec, 'was invalidated: the server removed WAL that it needs')
@@ -23,7 +23,7 @@ export async function requireSlot(source: Source, spec: ReplicationSpec, { state
   const applied = state.appliedLsn ?? ZERO_LSN
   // What is written there from now on would be taken for what has been applied already.
   if (currentLsn < applied) throw slotLost(spec, `is of a source that was put back to an earlier state: its WAL ends at ${formatLsn(currentLsn)}, and the destination stands at ${formatLsn(applied)}`)
-  if (confirmed === null || covering(spools.stream.segments(), applied, confirmed) !== null) return
+  if (confirmed === null || covering(spools.stream.segments(), applied, confirmed) !== null) return slot
   throw slotLost(spec, `was made anew or read by somebody else: it stands at ${formatLsn(confirmed)}, the destination at ${formatLsn(applied)}`)
 }
 
@@ -34,12 +34,12 @@ export async function requireSlot(source: Source, spec: ReplicationSpec, { state
 export async function isSlotWhole(source: Source, spec: ReplicationSpec, { onlySourceDiffered, ...held }: { readonly state: PipelineState; readonly spools: Spools; readonly onlySourceDiffered: boolean }): Promise<boolean> {
   try {
     requireSameSource(held.state, await source.identify())
-    await requireSlot(source, spec, held)
+    const { confirmedFlushLsn } = await requireSlot(source, spec, held)
+    return onlySourceDiffered || confirmedFlushLsn === held.state.appliedLsn
   } catch (error) {
     if (error instanceof DomainError && (error.kind === 'SlotLost' || error.kind === 'DifferentSource')) return false
     throw error
   }
-  return onlySourceDiffered || (await source.health(spec.slotName)).slot?.confirmedFlushLsn === held.state.appliedLsn
 }
 
 export function slotLost(spec: ReplicationSpec, what: string): DomainError {
