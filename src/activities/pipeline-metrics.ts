@@ -1,7 +1,7 @@
 import type { MetricCounter, MetricGauge, MetricHistogram, MetricMeter } from '@temporalio/common'
-import { METRICS, type MetricEntry, TABLE_STATES } from '../model/metrics.ts'
+import { METRICS, type MetricEntry } from '../model/metrics.ts'
 import type { LiveProgress, Measure } from '../model/replication.ts'
-import { tableStateCounts } from '../model/status.ts'
+import { TABLE_STATES } from '../model/status.ts'
 
 /** Whose figures they are; without a slot where none is used (`syncByXmin`). */
 export interface PipelineId {
@@ -73,8 +73,9 @@ export class PipelineMetrics {
     }
     this.#metrics.set('figuresTime', Date.now() / 1_000, labels)
     if (progress === undefined) return
-    const counts = tableStateCounts(progress.tables)
-    for (const state of TABLE_STATES) this.#metrics.set('tables', counts[state], { ...labels, state })
+    const tables = Object.values(progress.tables)
+    // A state that nothing is in is 0 rather than what it was.
+    for (const state of TABLE_STATES) this.#metrics.set('tables', tables.filter((table) => table.state === state).length, { ...labels, state })
   }
 
   observe(pipeline: PipelineId, measure: Measure): void {

@@ -1,5 +1,3 @@
-import type { TableState } from './status.ts'
-
 /** One metric: the only place that knows its name, unit and meaning. */
 export interface MetricEntry {
   /** As it is scraped; the unit is its ending, as Prometheus has it. */
@@ -120,6 +118,3 @@ export const METRICS = {
 
 /** Where nothing else is said: loopback, and the port that OpenTelemetry's own Prometheus exporters have. */
 export const DEFAULT_METRICS_ADDRESS = '127.0.0.1:9464'
-
-/** All states of a table, so that a state that nothing is in is 0 rather than what it was. */
-export const TABLE_STATES = ['pending', 'snapshotting', 'streaming', 'failed', 'removed'] as const satisfies readonly TableState[]

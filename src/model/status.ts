@@ -4,7 +4,9 @@ import type { ErrorReport } from './errors.ts'
 export type Phase = 'initializing' | 'snapshotting' | 'streaming' | 'paused' | 'failed' | 'stopped'
 
 /** States of one table. */
-export type TableState = 'pending' | 'snapshotting' | 'streaming' | 'failed' | 'removed'
+export const TABLE_STATES = ['pending', 'snapshotting', 'streaming', 'failed', 'removed'] as const
+
+export type TableState = (typeof TABLE_STATES)[number]
 
 /** Rows of one table since the beginning, counted in the destination's own transactions. JSON numbers. */
 export interface TableStatus {
@@ -47,11 +49,4 @@ export interface ChangeCounts {
   readonly updates: number
   readonly deletes: number
   readonly truncates: number
-}
-
-/** How many tables are in each state. */
-export function tableStateCounts(tables: Readonly<Record<string, Pick<TableStatus, 'state'>>>): Readonly<Record<TableState, number>> {
-  const counts: Record<TableState, number> = { pending: 0, snapshotting: 0, streaming: 0, failed: 0, removed: 0 }
-  for (const { state } of Object.values(tables)) counts[state] += 1
-  return counts
 }
