@@ -30,7 +30,7 @@ export async function loadWorkflowBundle(): Promise<WorkflowBundle> {
   const kept = await read(file)
   if (kept !== null) return kept
   const bundle = await bundleWorkflowsApart()
-  await keep(file, codeOf(bundle)).catch(() => undefined)
+  await keep(file, bundle.code).catch(() => undefined)
   return bundle
 }
 
@@ -54,11 +54,6 @@ export async function bundleWorkflowsApart(): Promise<WorkflowBundle> {
       reject(new Error(`bundling the workflows ended with ${signal ?? `exit code ${String(code)}`}`))
     })
   })
-}
-
-function codeOf(bundle: WorkflowBundle): string {
-  if (!('code' in bundle)) throw new RangeError('a bundle without its code')
-  return bundle.code
 }
 
 async function fingerprint(): Promise<string> {
