@@ -1,11 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WorkflowHandle } from '@temporalio/client'
-import pg from 'pg'
-import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { expect, inject, it } from 'vitest'
 import { type replicate, statusQuery, stopUpdate } from '../../src/workflows/index.ts'
 import { ChaosPipeline } from '../support/chaos-pipeline.ts'
 import { readFile } from '../support/comparison.ts'
-import { createDatabase, type TestDatabase } from '../support/servers.ts'
+import { FileSource } from '../support/file-source.ts'
 import { randomNumbers, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 
 /** `KILL_SEED` chooses the moments; what the killed worker was doing then is the machine's choice. */
@@ -20,17 +19,7 @@ const KILLS_PER_LANE = 5
 const APPEND_BEGINS_WITH_KILL = 2
 const COUNTER_ROWS = { merge: 200_000, append: 60_000 } as const
 
-let database: TestDatabase
-let source: pg.Pool
-
-beforeAll(async () => {
-  database = await createDatabase(inject('postgresUrl'))
-  source = new pg.Pool({ connectionString: database.url, max: 4 })
-})
-afterAll(async () => {
-  await source.end()
-  await database.drop()
-})
+const source = new FileSource()
 
 it('is equal to the source after 20 kills of the worker at random moments of snapshot and stream', async () => {
   const kills = await Promise.all(Array.from({ length: LANES }, (_, lane) => runLane(lane)))
@@ -46,9 +35,9 @@ interface Running {
 
 async function runLane(lane: number): Promise<number> {
   const random = randomNumbers(SEED * 100 + lane)
-  await using harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: database.url })
+  await using harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: source.database.url })
   const [merge, append] = (['merge', 'append'] as const).map(
-    (mode) => new ChaosPipeline({ url: database.url, schema: `lane${String(lane)}_${mode}`, mode, counterRows: COUNTER_ROWS[mode] }),
+    (mode) => new ChaosPipeline({ url: source.database.url, schema: `lane${String(lane)}_${mode}`, mode, counterRows: COUNTER_ROWS[mode] }),
   ) as [ChaosPipeline, ChaosPipeline]
   const running: Running[] = []
   const begin = async (pipeline: ChaosPipeline): Promise<void> => {
@@ -60,7 +49,7 @@ async function runLane(lane: number): Promise<number> {
     await Promise.all([merge.create(), append.create(), harness.startWorker()])
     for (; kills < KILLS_PER_LANE; kills++) {
       // At work again; what begins now is met anywhere in init and snapshot.
-      for (const one of running) one.holder = await untilStreaming(source, one.pipeline.slotName, one.holder, 120_000)
+      for (const one of running) one.holder = await untilStreaming(source.pool, one.pipeline.slotName, one.holder, 120_000)
       if (kills === 0) await begin(merge)
       if (kills === APPEND_BEGINS_WITH_KILL) await begin(append)
       await sleep(random() * 3_000)

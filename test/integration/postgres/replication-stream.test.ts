@@ -1,4 +1,4 @@
-import { connect as connectTcp, createServer, type AddressInfo, type Socket } from 'node:net'
+import { createServer, type AddressInfo } from 'node:net'
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { toLsn } from '../../../src/model/lsn.ts'
@@ -6,6 +6,7 @@ import type { ReplicationStream, StreamOptions } from '../../../src/model/source
 import type { SourceCredentials } from '../../../src/postgres/credentials.ts'
 import { openReplicationStream } from '../../../src/postgres/replication-stream.ts'
 import { Collector, SourceDatabase, failureOf, nowMicros, waitFor } from './stream-harness.ts'
+import { FaultyNetwork } from '../../support/faulty-network.ts'
 import { testServers } from '../../support/test-servers.ts'
 
 const LIMITS = { zombieWaitMs: 10_000, silenceTimeoutMs: 60_000, releaseWaitMs: 60_000 }
@@ -258,28 +259,14 @@ describe.each(testServers())('replication stream of $name', ({ url: serverUrl })
 
   it('notices a connection that is open at our side only', async () => {
     const slot = await source.createSlot()
-    const sockets: Socket[] = []
-    const proxy = createServer((inside) => {
-      const outside = connectTcp(source.credentials.port, source.credentials.host)
-      sockets.push(inside, outside)
-      inside.on('error', () => undefined).pipe(outside).on('error', () => undefined).pipe(inside)
-    })
-    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
-    try {
-      const { port } = proxy.address() as AddressInfo
-      const credentials = { ...source.credentials, host: '127.0.0.1', port, options: '-c wal_sender_timeout=900ms' }
-      const stream = await openStream(source.optionsFor(slot, new Collector()), credentials, { ...LIMITS, silenceTimeoutMs: 900 })
-      // While the server answers, silence of the tables is none.
-      const from = performance.now()
-      await waitFor('an idle while', () => performance.now() - from > 2_500)
-      for (const socket of sockets) {
-        socket.unpipe()
-        socket.pause()
-      }
-      expect(await failureOf(stream)).toMatchObject({ kind: 'SourceUnavailable', isRetryable: true })
-    } finally {
-      for (const socket of sockets) socket.destroy()
-      proxy.close()
-    }
+    await using network = await FaultyNetwork.before(source.url)
+    const { hostname: host, port } = new URL(network.urlOf(source.url))
+    const credentials = { ...source.credentials, host, port: Number(port), options: '-c wal_sender_timeout=900ms' }
+    const stream = await openStream(source.optionsFor(slot, new Collector()), credentials, { ...LIMITS, silenceTimeoutMs: 900 })
+    // While the server answers, silence of the tables is none.
+    const from = performance.now()
+    await waitFor('an idle while', () => performance.now() - from > 2_500)
+    network.stall()
+    expect(await failureOf(stream)).toMatchObject({ kind: 'SourceUnavailable', isRetryable: true })
   })
 })
