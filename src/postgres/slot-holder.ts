@@ -13,14 +13,15 @@ const POLL_MS = 100
 export async function isHeldByUs(credentials: SourceCredentials, slotName: string): Promise<boolean> {
   const client = await connect(credentials)
   try {
-    const holder = await client.query<{ name: string | null }>(
-      `SELECT a.application_name AS name
+    const holder = await client.query<{ name: string | null; isGone: boolean }>(
+      `SELECT a.application_name AS name, a.pid IS NULL AS "isGone"
          FROM pg_catalog.pg_replication_slots s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
         WHERE s.slot_name = $1 AND s.active_pid IS NOT NULL`,
       [slotName],
     )
     const [row] = holder.rows
-    return row === undefined || row.name === clientConfigOf(credentials, { replication: true }).application_name
+    // Between the two looks of this statement a holder may have ended.
+    return row === undefined || row.isGone || row.name === clientConfigOf(credentials, { replication: true }).application_name
   } finally {
     await endQuietly(client)
   }
