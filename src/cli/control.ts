@@ -9,7 +9,7 @@ import type { ReplicationStatus } from '../model/status.ts'
 import { type Answer, answer } from './answer.ts'
 import { usageError } from './failure.ts'
 import { listOpenReplications, readStatus } from './replication-status.ts'
-import { parseTableList } from './spec-options.ts'
+import { addShapeOptions, parseTableList } from './spec-options.ts'
 import { statusText } from './status-text.ts'
 import { withClient, within } from './temporal.ts'
 
@@ -30,7 +30,7 @@ const CONTROL_VERBS: readonly ControlVerb[] = [
   { verb: 'recover', update: 'recover', description: 'after a lost slot (or a restored or promoted source): make a new slot, copy what differs' },
   { verb: 'add', update: 'addTables', description: 'replicate more tables, beside those that go on', tables: 'required' },
   { verb: 'remove', update: 'removeTables', description: 'stop replicating tables; their rows stay', tables: 'required' },
-  { verb: 'resync', update: 'resyncTables', description: 'copy tables anew, swapped in at once', tables: 'required' },
+  { verb: 'resync', update: 'resyncTables', description: 'copy tables anew, in another shape where one is given, swapped in at once', tables: 'required' },
   { verb: 'approve', update: 'approveSchemaChange', description: 'let a table make the schema change that it waits at (--schema-changes ask)', tables: 'one' },
 ]
 
@@ -38,6 +38,8 @@ interface ControlOptions {
   readonly tables?: readonly string[]
   readonly table?: string
   readonly dropDestination?: true
+  readonly writeMode?: unknown
+  readonly deleteMode?: string
   readonly timeout?: string
 }
 
@@ -54,6 +56,7 @@ export function addControlVerbs(program: Command): void {
     if (control.tables === 'optional') command.option('--tables <names>', 'tables, separated by commas', parseTableList)
     if (control.tables === 'required') command.requiredOption('--tables <names>', 'tables, separated by commas', parseTableList)
     if (control.tables === 'one') command.requiredOption('--table <name>', 'the table')
+    if (control.verb === 'resync') addShapeOptions(command)
     if (control.verb === 'remove') command.option('--drop-destination', 'drop their destination tables too')
     answer(command, async ([workflowId]) => await runControl(control, workflowId, command.opts<ControlOptions>()))
   }
@@ -66,6 +69,8 @@ async function runControl(control: ControlVerb, given: string | undefined, optio
     ...(options.tables === undefined ? {} : { tableNames: options.tables }),
     ...(options.table === undefined ? {} : { table: options.table }),
     ...(options.dropDestination === undefined ? {} : { dropDestination: true }),
+    ...(options.writeMode === undefined ? {} : { writeMode: options.writeMode }),
+    ...(options.deleteMode === undefined ? {} : { deleteMode: options.deleteMode }),
   }
   return await withClient(async (client) => {
     const workflowId = given ?? (await onlyOpenReplication(client))

@@ -73,6 +73,13 @@ export async function readDestination(destination: DuckdbDestinationConfig): Pro
   }
 }
 
+/** Does another process have the file, as {@link openReadOnly} found? */
+export function isHeldElsewhere(error: unknown): boolean {
+  return error instanceof DomainError && error.kind === 'DestinationFailed' && error.message.includes(BEING_WRITTEN)
+}
+
+const BEING_WRITTEN = 'is being written: another process has'
+
 /** Opens the file so that nothing in it can change. */
 export async function openReadOnly({ name, path }: DuckdbDestinationConfig): Promise<DuckDBInstance> {
   try {
@@ -89,7 +96,7 @@ export async function openReadOnly({ name, path }: DuckdbDestinationConfig): Pro
     }
     throw new DomainError({
       kind: 'DestinationFailed',
-      message: `destination ${name} is being written: another process has ${path} open${holder === undefined ? '' : ` (pid ${holder})`}`,
+      message: `destination ${name} ${BEING_WRITTEN} ${path} open${holder === undefined ? '' : ` (pid ${holder})`}`,
       remedy: 'npm run cli -- status shows live counts; to read the file, pause or stop the replication first: the worker closes it within 5 s',
     })
   }
@@ -127,7 +134,8 @@ async function readTables(connection: DuckDBConnection): Promise<{ readonly pipe
     ? await query(connection, 'SELECT source, slot_name, applied_lsn, updated_at::VARCHAR FROM _replication.checkpoints ORDER BY source, slot_name')
     : []
   const shapes = replicated.flatMap((row) => {
-    const shaping = { writeMode: row[4] as WriteMode, ...(JSON.parse(text(row[7]) ?? '{}') as Partial<Shaping>) }
+    const definition = JSON.parse(text(row[7]) ?? '{}') as Partial<Shaping> & { readonly copy?: { readonly former?: Shaping } | null }
+    const shaping = definition.copy?.former ?? { writeMode: row[4] as WriteMode, ...definition }
     return shapesOf(shaping, { schema: String(row[0]), name: String(row[1]) }).map(({ kind, table }) => ({ schema: table.schema, table: table.name, mode: kind === 'soft' ? 'merge' : kind, row }))
   })
   const tables: ShownTable[] = []

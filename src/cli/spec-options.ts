@@ -70,11 +70,20 @@ const SPEC_OPTIONS: readonly SpecOption[] = [
 
 /** Adds every field of the replication spec as an option, and `--input` for the whole of it. */
 export function addSpecOptions(command: Command): Command {
-  for (const { flags, description, parse } of SPEC_OPTIONS) {
+  addOptions(command, SPEC_OPTIONS)
+  return command.option('--input <json>', 'the workflow\'s input as JSON, or @file; options win over it')
+}
+
+/** The options that tell how tables land. */
+export function addShapeOptions(command: Command): void {
+  addOptions(command, SPEC_OPTIONS.filter(({ field }) => field === 'writeMode' || field === 'deleteMode'))
+}
+
+function addOptions(command: Command, options: readonly SpecOption[]): void {
+  for (const { flags, description, parse } of options) {
     if (parse === undefined) command.option(flags, description)
     else command.option(flags, description, parse)
   }
-  return command.option('--input <json>', 'the workflow\'s input as JSON, or @file; options win over it')
 }
 
 /** The input that the options make, not yet checked. */

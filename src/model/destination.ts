@@ -4,9 +4,9 @@ import type { DelimitedText, Lines } from './delimited-text.ts'
 import type { DomainError, ErrorReport } from './errors.ts'
 import type { Lsn } from './lsn.ts'
 import type { PresentRows, SourceIdentity } from './source.ts'
-import type { Shaping } from './shapes.ts'
+import { shapingIn, type Shaping } from './shapes.ts'
 import type { ColumnHint } from './spec.ts'
-import type { ReplicaIdentity, SourceColumn, TableName, TableSchema, TableStorage } from './table-schema.ts'
+import { type ReplicaIdentity, type SourceColumn, tableKey, type TableName, type TableSchema, type TableStorage } from './table-schema.ts'
 import type { TableState } from './status.ts'
 
 /**
@@ -77,6 +77,13 @@ export interface Destination {
   saveTables(fence: Fence, tables: readonly TableRecord[]): Promise<void>
   /** Moves the checkpoint alone, while idle. */
   saveCheckpoint(fence: Fence, appliedLsn: Lsn): Promise<void>
+  /** Throws what `reshapeTables` would refuse, and changes nothing. */
+  checkShapes(key: PipelineKey, reshapings: readonly Reshaping[]): Promise<void>
+  /**
+   * Tables are to be held in other shapes: their copies begin anew, beside what readers see until they are whole. A shape that a table has already keeps what it holds;
+   * one that holds the past and is not wanted any more stays at the swap, under the name that is in `copy.former`. Returns the records.
+   */
+  reshapeTables(fence: Fence, reshapings: readonly Reshaping[]): Promise<readonly TableRecord[]>
   /** Puts the finished copy in the place of the table, in one transaction. */
   swapCopy(fence: Fence, table: TableRecord): Promise<TableRecord>
   /**
@@ -176,6 +183,14 @@ export interface TargetColumn extends SourceColumn {
   readonly isDropped: boolean
 }
 
+/** A table that is to be held otherwise. */
+export interface Reshaping {
+  readonly record: TableRecord
+  readonly shaping: Shaping
+  /** What the input wants of the table: see {@link TableRecord.inputShaping}. */
+  readonly inputShaping: Shaping
+}
+
 /** One replicated table as the destination knows it. JSON-safe but for nothing: it is stored as JSON. */
 export interface TableRecord extends Shaping {
   readonly oid: number
@@ -184,6 +199,11 @@ export interface TableRecord extends Shaping {
   readonly formerNames?: readonly TableName[]
   /** Of the first shape; see `shapesOf` for the others'. */
   readonly target: TableName
+  /**
+   * What the input wants, where an update has ordered other shapes: it counts for as long as the input wants the same. Absent = nothing has been ordered, or the
+   * input wants it too.
+   */
+  readonly inputShaping?: Shaping
   readonly state: TableState
   readonly columns: readonly TargetColumn[]
   readonly key: readonly string[]
@@ -291,6 +311,8 @@ export interface CopyRecord {
   readonly chunks: readonly ChunkRecord[]
   /** True where the rows that are there are none of this table's: the copy takes their place, whatever they are. Absent = what a copy cannot bring back is kept. */
   readonly isReplacing?: boolean
+  /** The shapes of the tables that it takes the place of, where these are others than the record's; those that hold the past and are not wanted any more stay as `keptAs`. */
+  readonly former?: Shaping & { readonly keptAs: TableName }
   /** True where it reads a snapshot that is kept at the source: its chunks are ranges of that one's blocks, not of keys. */
   readonly isKept?: boolean
   /** The `_lsn` of each finished chunk's rows (decimal) and the time of its snapshot (timestamptz text): where the copy will be joined to what is kept. */
@@ -298,8 +320,26 @@ export interface CopyRecord {
 }
 
 /** What a copy that begins anew takes over from the one before it. */
-export function replacingOf({ copy }: Pick<TableRecord, 'copy'>): Pick<CopyRecord, 'isReplacing'> {
-  return copy?.isReplacing === true ? { isReplacing: true } : {}
+export function replacingOf({ copy }: Pick<TableRecord, 'copy'>): Pick<CopyRecord, 'isReplacing' | 'former'> {
+  return { ...(copy?.isReplacing === true ? { isReplacing: true } : {}), ...(copy?.former === undefined ? {} : { former: copy.former }) }
+}
+
+/** Are the table's copied rows in a table beside the one that readers see? */
+export function isBeside({ copy, target }: Pick<TableRecord, 'copy' | 'target'>): boolean {
+  return copy !== null && tableKey(copy.into) !== tableKey(target)
+}
+
+/** The shapes of the tables that stand under the table's name: while it is copied into other shapes these are the former ones. */
+export function shapingThere(record: TableRecord): Shaping {
+  return record.copy?.former ?? record
+}
+
+/** The record as what stands under its name has it: its copy, and with it the shapes that were ordered, are of no account any more. */
+export function asThere(record: TableRecord): TableRecord {
+  const former = record.copy?.former
+  if (former === undefined) return withoutCopy(record)
+  const { writeMode: _writeMode, otherModes: _otherModes, isSoft: _isSoft, inputShaping: _inputShaping, ...rest } = withoutCopy(record)
+  return { ...rest, ...shapingIn(former) }
 }
 
 export interface ChunkRecord {

@@ -219,11 +219,15 @@ export interface RetryRequest {
   readonly tableNames: readonly string[] | null
 }
 
+/** Other shapes for tables, as an input spells them; what is left out stays as it is. */
+export type OrderedShapes = Partial<Pick<ReplicationSpec, 'writeMode' | 'deleteMode'>>
+
 /** What an operator orders for tables, spelled as users do. */
 export type TablesOrder =
   | { readonly tag: 'add'; readonly tableNames: readonly string[] }
   | { readonly tag: 'remove'; readonly tableNames: readonly string[]; readonly dropDestination: boolean }
-  | { readonly tag: 'resync'; readonly tableNames: readonly string[] }
+  /** `shapes`: other ones than so far. */
+  | { readonly tag: 'resync'; readonly tableNames: readonly string[]; readonly shapes?: OrderedShapes }
   /** The change of one table that waits for it. */
   | { readonly tag: 'approve'; readonly tableNames: readonly [string] }
 

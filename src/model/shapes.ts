@@ -63,6 +63,11 @@ export function isShapedAs(a: Shaping, b: Shaping): boolean {
   return kindsOf(a).join() === kindsOf(b).join()
 }
 
+/** Nothing but how it lands, of a record that says more. */
+export function shapingIn({ writeMode, otherModes, isSoft }: Shaping): Shaping {
+  return { writeMode, ...(otherModes === undefined ? {} : { otherModes }), ...(isSoft === true ? { isSoft } : {}) }
+}
+
 /** For messages: `merge and scd2, deleteMode soft`. */
 export function shapingText(shaping: Shaping): string {
   return modesOf(shaping).join(' and ') + (shaping.isSoft === true ? ', deleteMode soft' : '')

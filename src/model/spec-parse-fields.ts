@@ -182,8 +182,11 @@ export function toXminSpec(fields: z.output<z.ZodObject<typeof XMIN_FIELDS>>): U
   }
 }
 
-/** What updates `addTables` and `resyncTables` take. */
+/** What update `addTables` takes. */
 export const TABLES_FIELDS = { tableNames: tableNameList } as const
+
+/** What update `resyncTables` takes. */
+export const RESYNC_FIELDS = { ...TABLES_FIELDS, writeMode: SPEC_FIELDS.writeMode, deleteMode: SPEC_FIELDS.deleteMode } as const
 
 /** What update `approveSchemaChange` takes. */
 export const APPROVE_FIELDS = { table: bounded(requiredText, MAX_TABLE_NAME_BYTES) } as const

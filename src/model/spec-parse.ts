@@ -2,8 +2,9 @@ import { z } from 'zod'
 import { DomainError } from './errors.ts'
 import { nearestName } from './nearest-name.ts'
 import { shellWord } from './remedy.ts'
-import { APPROVE_FIELDS, DROP_FIELDS, OPTIONS_FIELDS, REMOVE_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, VERIFY_FIELDS, XMIN_FIELDS } from './spec-parse-fields.ts'
+import { APPROVE_FIELDS, DROP_FIELDS, OPTIONS_FIELDS, REMOVE_FIELDS, RESYNC_FIELDS, RETRY_FIELDS, SLOT_FIELDS, SPEC_FIELDS, TABLES_FIELDS, toSpec, toXminSpec, VERIFY_FIELDS, XMIN_FIELDS } from './spec-parse-fields.ts'
 import { holdsSecret, looksLikeSecret } from './spec-parse-secrets.ts'
+import type { OrderedShapes } from './replication.ts'
 import type { RunningOptions, UnresolvedSpec, UnresolvedXminSpec } from './spec.ts'
 
 /** Which run holds the input that is parsed: a refused secret stands in its history. */
@@ -33,6 +34,7 @@ const verifySchema = z.strictObject({ ...SPEC_FIELDS, ...VERIFY_FIELDS })
 const xminSchema = z.strictObject(XMIN_FIELDS)
 const retrySchema = z.strictObject(RETRY_FIELDS)
 const tablesSchema = z.strictObject(TABLES_FIELDS)
+const resyncSchema = z.strictObject(RESYNC_FIELDS)
 const removeSchema = z.strictObject(REMOVE_FIELDS)
 const approveSchema = z.strictObject(APPROVE_FIELDS)
 const optionsSchema = z.strictObject(OPTIONS_FIELDS)
@@ -87,7 +89,15 @@ export function parseRetryInput(input: unknown, origin: InputOrigin): readonly s
   return parseObject(retrySchema, input ?? {}, origin).tableNames ?? null
 }
 
-/** Parses the input of updates `addTables` and `resyncTables`: the tables that are meant. */
+/** Parses the input of update `resyncTables`: the tables that are meant, and the shapes that they shall have. */
+export function parseResyncInput(input: unknown, origin: InputOrigin): { readonly tableNames: readonly string[]; readonly shapes?: OrderedShapes } {
+  const { tableNames, writeMode, deleteMode } = parseObject(resyncSchema, input ?? {}, origin)
+  refuseMeaningless({ writeMode: writeMode ?? {}, deleteMode: deleteMode ?? 'hard' }, origin)
+  const shapes: OrderedShapes = { ...(writeMode == null ? {} : { writeMode }), ...(deleteMode == null ? {} : { deleteMode }) }
+  return { tableNames, ...(Object.keys(shapes).length === 0 ? {} : { shapes }) }
+}
+
+/** Parses the input of update `addTables`: the tables that are meant. */
 export function parseTablesInput(input: unknown, origin: InputOrigin): readonly string[] {
   return parseObject(tablesSchema, input ?? {}, origin).tableNames
 }
@@ -203,7 +213,7 @@ function shownKey(key: string): string {
 }
 
 /** Options that have nothing to act on: whoever gives one expects something of it. */
-function refuseMeaningless({ deleteMode, writeMode }: UnresolvedSpec, origin: InputOrigin): void {
+function refuseMeaningless({ deleteMode, writeMode }: Pick<UnresolvedSpec, 'deleteMode' | 'writeMode'>, origin: InputOrigin): void {
   if (deleteMode !== 'soft' || typeof writeMode !== 'string' || writeMode === 'merge') return
   throw invalidInput(
     `${origin.of}: deleteMode soft marks the rows of merge tables, and writeMode is ${writeMode}`,

@@ -119,10 +119,13 @@ export interface VerifyReplicationInput extends ReplicationInput {
 /** Input of the updates that need nothing. */
 export type EmptyInput = Readonly<Record<string, never>>
 
-/** Input of updates `addTables` and `resyncTables`. */
+/** Input of update `addTables`. */
 export interface TablesInput {
   readonly tableNames: string | readonly string[]
 }
+
+/** Input of update `resyncTables`: with one of the modes the tables are copied into other shapes than they have. */
+export type ResyncTablesInput = TablesInput & Pick<ReplicationInput, 'writeMode' | 'deleteMode'>
 
 /** Input of update `removeTables`. */
 export interface RemoveTablesInput extends TablesInput {

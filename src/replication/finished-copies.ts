@@ -1,11 +1,5 @@
-import type { Destination, Fence, TableRecord } from '../model/destination.ts'
-import { tableKey } from '../model/table-schema.ts'
+import { type Destination, type Fence, isBeside } from '../model/destination.ts'
 import type { TableRuntime } from './table-runtime.ts'
-
-/** Are the table's copied rows in a table beside the one that readers see? */
-export function isBeside({ copy, target }: TableRecord): boolean {
-  return copy !== null && tableKey(copy.into) !== tableKey(target)
-}
 
 /**
  * Puts whole copies in the place of their tables, where that has not come about: the swap is a transaction of its own behind the last chunk's, and

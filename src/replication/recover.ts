@@ -1,4 +1,4 @@
-import { type PipelineState, type TableRecord, withoutCopy } from '../model/destination.ts'
+import { isBeside, type PipelineState, type TableRecord, withoutCopy } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, type Lsn, toLsn, ZERO_LSN } from '../model/lsn.ts'
 import { hasHistory, keepsPast } from '../model/shapes.ts'
@@ -6,7 +6,6 @@ import type { Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import { differentSource } from '../postgres/check-identity.ts'
-import { isBeside } from './finished-copies.ts'
 import { sameTable } from './names.ts'
 import { copiedAnew } from './retry.ts'
 

@@ -1,9 +1,10 @@
-import type { Destination, Fence, KnownTable, PipelineState, Registration, TableRecord, TableRegistration } from '../model/destination.ts'
+import type { Destination, Fence, KnownTable, PipelineState, Registration, Reshaping, TableRecord, TableRegistration } from '../model/destination.ts'
 import { reportText } from '../model/error-report.ts'
 import { DomainError } from '../model/errors.ts'
 import { parseLsn, ZERO_LSN } from '../model/lsn.ts'
+import type { OrderedShapes } from '../model/replication.ts'
 import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
-import { shapesOf, type Shaping } from '../model/shapes.ts'
+import { isShapedAs, modesOf, shapesOf, shapingIn, type Shaping } from '../model/shapes.ts'
 import { defaultWriteMode, type PublishedOperation, type ReplicationSpec, type WriteMode } from '../model/spec.ts'
 import { tableKey, type TableName, type TableSchema } from '../model/table-schema.ts'
 import type { SourceInit } from '../postgres/initialize.ts'
@@ -129,8 +130,35 @@ export function registrationsOf(
   return registrations
 }
 
+/** A found table's names and what is known of it, for {@link reshapingsOf}. */
+type FoundTables = Pick<SourceInit, 'tables' | 'scope'> & { readonly registered: readonly TableRegistration[]; readonly records: readonly TableRecord[] }
+
+/** The tables that an order wants in other shapes than they have. What it leaves out stays; throws `InvalidInput` where it names shapes for other tables. */
+export function reshapingsOf(spec: Pick<ReplicationSpec, 'deleteMode'>, { writeMode, deleteMode }: OrderedShapes, { tables, scope, registered, records }: FoundTables): readonly Reshaping[] {
+  if (writeMode === undefined && deleteMode === undefined) return []
+  const names = { scope, tables, formerNames: formerNamesOf(tables, knownNames(records)) }
+  const modes = writeMode === undefined || typeof writeMode === 'string' ? null : resolveTableMap(writeMode, 'writeMode', names)
+  return registered.flatMap((registration): Reshaping[] => {
+    const record = records.find(({ oid }) => oid === registration.source.oid)
+    if (record === undefined) return []
+    const present = modesOf(record)
+    const wanted = typeof writeMode === 'string' ? [writeMode] : (modes?.get(tableKey(registration.source)) ?? present)
+    if (deleteMode === 'soft' && !wanted.includes('merge')) {
+      throw new DomainError({
+        kind: 'InvalidInput',
+        message: `${tableKey(registration.source)}: deleteMode soft marks the rows of merge tables, and it is held as ${wanted.join(' and ')}`,
+        remedy: 'leave deleteMode out (what is deleted is kept there anyway), or name merge among its modes in writeMode',
+      })
+    }
+    // Of a table that has no current rows so far the input tells how deletes shall be.
+    const kept = present.includes('merge') ? (record.isSoft === true ? 'soft' : 'hard') : spec.deleteMode
+    const shaping = shapingOf({ deleteMode: deleteMode ?? kept }, wanted)
+    return isShapedAs(shaping, record) ? [] : [{ record, shaping, inputShaping: shapingIn(registration) }]
+  })
+}
+
 /** How a table lands: `modes` is not empty. */
-function shapingOf({ deleteMode }: RegisteredSpec, [writeMode = 'merge', ...otherModes]: readonly WriteMode[]): Shaping {
+function shapingOf({ deleteMode }: Pick<RegisteredSpec, 'deleteMode'>, [writeMode = 'merge', ...otherModes]: readonly WriteMode[]): Shaping {
   const isSoft = deleteMode === 'soft' && [writeMode, ...otherModes].includes('merge')
   return { writeMode, ...(otherModes.length === 0 ? {} : { otherModes }), ...(isSoft ? { isSoft } : {}) }
 }

@@ -1,4 +1,4 @@
-import type { Destination, Fence, KnownTable, PipelineState, TableRecord, TableRegistration } from '../model/destination.ts'
+import type { Destination, Fence, KnownTable, PipelineState, Reshaping, TableRecord, TableRegistration } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { ZERO_LSN } from '../model/lsn.ts'
 import type { ChangeTablesResult, OperationContext, TablesOrder } from '../model/replication.ts'
@@ -12,7 +12,7 @@ import type { SourceRequest } from '../postgres/source-request.ts'
 import { nearMissRemedy, parseTableName } from '../postgres/table-names.ts'
 import { amendmentOf, namesOf, withAdded, withRemoved } from './amendment.ts'
 import { progressOf } from './progress.ts'
-import { registrationsOf } from './registration.ts'
+import { registrationsOf, reshapingsOf } from './registration.ts'
 import { copiedAnew, toGoOn } from './retry.ts'
 import { approvedAsIs, isPending, withApproval } from './schema-approval.ts'
 
@@ -36,7 +36,7 @@ export interface TableOrderContext {
  * - add: checks → published → registered as `pending`, with the amendment. Killed in between, it is published without effect.
  * - remove: checks → out of the destination, with the amendment → out of the publication. Killed in between, the publication goes on
  *   sending what nobody takes; the next init takes it out.
- * - resync: checks → `pending` again, beside the rows that are there.
+ * - resync: checks → `pending` again, beside the rows that are there, and in the shapes that are ordered.
  * - approve: the change that the table waits at is noted as approved, and the table goes on.
  *
  * Whoever copies and swaps is the session that begins afterwards.
@@ -48,7 +48,7 @@ export async function carryOut(order: TablesOrder, on: TableOrderContext): Promi
     case 'remove':
       return resultOf(on, await removeTables(order, on))
     case 'resync':
-      return resultOf(on, await resyncTables(order.tableNames, on))
+      return resultOf(on, await resyncTables(order, on))
     case 'approve':
       return resultOf(on, await approveChange(order.tableNames[0], on))
     default:
@@ -102,18 +102,25 @@ async function removeTables({ tableNames, dropDestination }: Extract<TablesOrder
   })
 }
 
-async function resyncTables(tableNames: readonly string[], on: TableOrderContext): Promise<readonly string[]> {
-  const { destination, context } = on
+async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { tag: 'resync' }>, on: TableOrderContext): Promise<readonly string[]> {
+  const { spec, destination, context } = on
   const tables = resolveKnown(tableNames, on, { field: 'tableNames', gone: [] })
   for (const { state, source } of tables) {
     if (state !== 'removed') continue
     throw new DomainError({ kind: 'InvalidInput', message: `table ${tableKey(source)} is not replicated: its state is removed`, remedy: 'the update addTables (cli add) copies it anew' })
   }
-  const { warnings, tables: present } = await publishTables(on.credentials, requestFor(on, tables.map(({ source }) => quoted(source))), {
-    approve: async () => Promise.resolve(),
+  const reshapings = (found: PublishedTables, records: readonly TableRecord[]): readonly Reshaping[] => {
+    const registered = registrationsOf(spec, { ...found, otherTables: othersOf(on, found.tables) }, records)
+    return reshapingsOf(spec, shapes, { ...found, registered, records })
+  }
+  const published = await publishTables(on.credentials, requestFor(on, tables.map(({ source }) => quoted(source))), {
+    approve: async (foreseen) => destination.checkShapes(on.state.key, reshapings(foreseen, tables)),
     signal: context.signal,
   })
-  const { state, fence } = await on.takeOver()
+  const { warnings, tables: present } = published
+  const { state: taken, fence } = await on.takeOver()
+  const reshaped = await destination.reshapeTables(fence, reshapings(published, taken.tables.filter(({ state }) => state !== 'removed')))
+  const state = { ...taken, tables: taken.tables.map((record) => reshaped.find(({ oid }) => oid === record.oid) ?? record) }
   const oids = new Set(tables.map(({ oid }) => oid))
   // One that waits for its copy, or is being copied, will see what is there by then.
   const isCopying = (record: TableRecord): boolean => (record.state === 'pending' || record.state === 'snapshotting') && record.quarantine === null

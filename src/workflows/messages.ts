@@ -1,5 +1,5 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow'
-import type { ApproveSchemaChangeInput, EmptyInput, RemoveTablesInput, RetryFailedInput, SetOptionsInput, TablesInput } from '../model/spec.ts'
+import type { ApproveSchemaChangeInput, EmptyInput, RemoveTablesInput, ResyncTablesInput, RetryFailedInput, SetOptionsInput, TablesInput } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 
 /** Query `status` of a `replicate` workflow. */
@@ -20,8 +20,8 @@ export const addTablesUpdate = defineUpdate<ReplicationStatus, [input: TablesInp
 /** Takes tables out of publication and replication; their rows stay, unless `dropDestination`. */
 export const removeTablesUpdate = defineUpdate<ReplicationStatus, [input: RemoveTablesInput]>('removeTables')
 
-/** Copies tables anew beside the rows that readers see, and swaps them in at once. Answers once they are `pending`. */
-export const resyncTablesUpdate = defineUpdate<ReplicationStatus, [input: TablesInput]>('resyncTables')
+/** Copies tables anew beside the rows that readers see, in other shapes where it names them, and swaps them in at once. Answers once they are `pending`. */
+export const resyncTablesUpdate = defineUpdate<ReplicationStatus, [input: ResyncTablesInput]>('resyncTables')
 
 /** Lets a table make the schema change that it waits at (`schemaChanges: "ask"`). Answers once it goes on. */
 export const approveSchemaChangeUpdate = defineUpdate<ReplicationStatus, [input: ApproveSchemaChangeInput]>('approveSchemaChange')
@@ -49,7 +49,7 @@ export const MESSAGE_DESCRIPTIONS = {
   retryFailed: 'Go on where a table or the replication stopped at an error. Input: {"tableNames": ["schema.table"]}, or {} for all',
   addTables: 'Replicate more tables, beside those that go on; answers once they wait for their copy. Input: {"tableNames": ["schema.table"]}',
   removeTables: 'Stop replicating tables; their rows stay unless dropDestination is true. Input: {"tableNames": ["schema.table"], "dropDestination": false}',
-  resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}',
+  resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}; with "writeMode" (as in the workflow input) or "deleteMode" in that shape from then on',
   approveSchemaChange: 'Let a table make the schema change that it waits at; status shows it. Input: {"table": "schema.table"}',
   setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply", "walBudgetBytes": 5000000000, "spoolBudgetBytes": 20000000000}',
   recover: 'After SlotLost (or a source that was restored or promoted): make a new slot, then copy only what differs. Answers once the stream goes on; tables are snapshotting until they are compared. Input: {}',

@@ -1,7 +1,7 @@
 import { condition, defineUpdate, setHandler } from '@temporalio/workflow'
 import { DomainError } from '../model/errors.ts'
 import type { TablesOrder } from '../model/replication.ts'
-import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseRetryInput, parseTablesInput } from '../model/spec-parse.ts'
+import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseResyncInput, parseRetryInput, parseTablesInput } from '../model/spec-parse.ts'
 import type { RetryFailedInput, RunningOptions, SetOptionsInput } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
 import { failureOf } from './failures.ts'
@@ -66,7 +66,7 @@ export function registerHandlers(run: ReplicateRun): void {
   )
   registerOrder(run, 'addTables', (input, origin) => ({ tag: 'add', tableNames: parseTablesInput(input, origin) }))
   registerOrder(run, 'removeTables', (input, origin) => ({ tag: 'remove', ...parseRemoveInput(input, origin) }))
-  registerOrder(run, 'resyncTables', (input, origin) => ({ tag: 'resync', tableNames: parseTablesInput(input, origin) }))
+  registerOrder(run, 'resyncTables', (input, origin) => ({ tag: 'resync', ...parseResyncInput(input, origin) }))
   registerOrder(run, 'approveSchemaChange', (input, origin) => ({ tag: 'approve', tableNames: [parseApproveInput(input, origin)] }))
   setHandler(setOptionsUpdate, (input: SetOptionsInput) => setOptions(run, parseUpdateInput('setOptions', [input], parseOptionsInput)), {
     description: MESSAGE_DESCRIPTIONS.setOptions,

@@ -141,6 +141,9 @@ describe('a replication by the command line', () => {
     await untilPhase('streaming')
     expect(await json('add', id, '--tables', 'more,others')).toMatchObject({ tables: { 'public.more': { state: 'pending' }, 'public.others': { state: 'pending' } } })
     expect(await json('resync', id, '--tables', 'orders')).toMatchObject({ tables: { 'public.orders': { state: 'pending' } } })
+    await json('resync', id, '--tables', 'orders', '--write-mode', '{"orders": ["merge", "scd2"]}', '--delete-mode', 'soft')
+    await json('resync', id, '--tables', 'orders', '--write-mode', 'append')
+    expect(await failure('resync', id, '--tables', 'orders', '--write-mode', 'apend')).toEqual(error('InvalidInput', /writeMode must be merge, append or scd2/))
     const removed = await run('remove', id, '--tables', 'more', '--drop-destination')
     expect([removed.exitCode, removed.stderr]).toEqual([0, ''])
     expect(removed.stdout).toMatch(/public\.more +│ removed/)
@@ -148,6 +151,8 @@ describe('a replication by the command line', () => {
     expect(engine.namesOf('changeTables').map(({ detail }) => detail)).toEqual([
       { tag: 'add', tableNames: ['more', 'others'] },
       { tag: 'resync', tableNames: ['orders'] },
+      { tag: 'resync', tableNames: ['orders'], shapes: { writeMode: { orders: ['merge', 'scd2'] }, deleteMode: 'soft' } },
+      { tag: 'resync', tableNames: ['orders'], shapes: { writeMode: 'append' } },
       { tag: 'remove', tableNames: ['more'], dropDestination: true },
       { tag: 'approve', tableNames: ['public.orders'] },
     ])
@@ -176,6 +181,7 @@ describe('a replication by the command line', () => {
     expect(JSON.parse(repaired.stdout)).toMatchObject({ tables: { 'public.orders': { compared: 10, different: 1, repaired: 1 } } })
     expect((await run('verify', ...SPEC, '--max-rows-per-second', '0')).exitCode).toBe(2)
     expect((await run('verify')).exitCode).toBe(2)
+    for (const other of ['--json', '--repair']) expect(await run('verify', ...SPEC, '--show-values', other)).toMatchObject({ exitCode: 2 })
   })
 
   it('names a workflow that does not exist', async () => {

@@ -187,16 +187,16 @@ async function catchUpAfterFaults(pipeline: TestPipeline): Promise<void> {
   }
 }
 
-interface ComparedTable {
+export interface ComparedTable {
   readonly name: string
   readonly key: readonly string[]
   readonly modes: readonly WriteMode[]
-  /** What stood at the source at some moments. */
+  /** What stood at the source at some moments, of which the last ones are compared. */
   readonly past: { readonly lsn: string; readonly moment: string; readonly rows: readonly string[] }[]
 }
 
 /** Notes what stands at the source now. Nobody may be writing. */
-async function record(pipeline: TestPipeline, tables: readonly ComparedTable[]): Promise<void> {
+export async function record(pipeline: TestPipeline, tables: readonly ComparedTable[]): Promise<void> {
   const client = await pipeline.source.connect()
   try {
     for (const { name, modes, past } of tables) {
@@ -216,7 +216,8 @@ interface Compared {
   readonly tally: ChangeTally | null
 }
 
-async function compare(pipeline: TestPipeline, tables: readonly ComparedTable[], { isSoft, tally }: Compared): Promise<void> {
+/** Throws where a shape is not what the source has, or a history is not whole. Nobody may be writing. */
+export async function compare(pipeline: TestPipeline, tables: readonly ComparedTable[], { isSoft, tally }: Compared): Promise<void> {
   await pipeline.release()
   const client = await pipeline.source.connect()
   try {

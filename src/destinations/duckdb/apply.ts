@@ -1,4 +1,4 @@
-import { nextGeneration, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn } from '../../model/destination.ts'
+import { isBeside, nextGeneration, replacingOf, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn } from '../../model/destination.ts'
 import { DomainError, reportOf } from '../../model/errors.ts'
 import { formatLsn, maxLsn, parseLsn, ZERO_LSN } from '../../model/lsn.ts'
 import { isAppendOnly, keepsPast, shapesOf } from '../../model/shapes.ts'
@@ -102,7 +102,7 @@ export async function applyChunkStage(
     const chunks = record.copy?.chunks.map((other, index) => (index === chunk.index ? { ...other, done: { snapshot: chunk.snapshot, lsn } } : other)) ?? []
     const isWhole = chunks.every(({ done }) => done !== null)
     const time: readonly [string, string] = [String(copiedLsn(record, chunk)), microsText(chunk.timeMicros)]
-    const copiedAt = keepsPast(record) && record.copy !== null && tableKey(record.copy.into) !== tableKey(record.target) ? { copiedAt: [...(record.copy.copiedAt ?? []), time] } : {}
+    const copiedAt = keepsPast(record) && record.copy !== null && isBeside(record) ? { copiedAt: [...(record.copy.copiedAt ?? []), time] } : {}
     record = {
       ...record,
       state: chunk.replaces === true ? record.state : isWhole ? 'streaming' : 'snapshotting',
@@ -235,16 +235,16 @@ export async function restartCopy(
   shape: Pick<TableRecord, 'columns' | 'key' | 'storage'>,
 ): Promise<TableRecord> {
   const isFirstLoad = record.state !== 'streaming' && record.quarantine === null && tableKey(intoOf(record)) === tableKey(record.target)
-  const isReplacing = record.copy?.isReplacing === true && tableKey(intoOf(record)) !== tableKey(record.target)
+  const taken = isBeside(record) ? replacingOf(record) : {}
   const into = isFirstLoad ? record.target : reloadName(record.target)
-  const isKept = keepsPast(record) && !isFirstLoad && !isReplacing
+  const isKept = keepsPast(record) && !isFirstLoad && taken.isReplacing !== true
   const replaced: TableRecord = {
     ...record,
     columns: isKept ? await carryShapes(session, record, shape.columns, mode) : shape.columns,
     key: shape.key,
     storage: shape.storage,
     state: 'pending',
-    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...(isReplacing ? { isReplacing } : {}) },
+    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...taken },
     // The copy will see what was kept, too.
     quarantine: null,
   }

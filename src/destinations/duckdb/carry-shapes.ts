@@ -1,8 +1,7 @@
 import type { TableRecord, TargetColumn } from '../../model/destination.ts'
-import { shapesOf } from '../../model/shapes.ts'
 import { carriedColumns } from './columns.ts'
 import type { DatabaseSession } from './database.ts'
-import { type AlterMode, alterTable, hasTable } from './ddl.ts'
+import { type AlterMode, alterTable, hasTable, keptShapes } from './ddl.ts'
 
 /**
  * Gives the tables whose rows outlive a copy the columns that the copy will have, so that it can be joined to them when it is whole. Returns
@@ -10,8 +9,8 @@ import { type AlterMode, alterTable, hasTable } from './ddl.ts'
  */
 export async function carryShapes(session: DatabaseSession, record: TableRecord, now: readonly TargetColumn[], mode: AlterMode): Promise<readonly TargetColumn[]> {
   const columns = carriedColumns(record.columns, now, record)
-  for (const shape of shapesOf(record, record.target)) {
-    if (shape.kind !== 'merge' && (await hasTable(session, shape.table))) await alterTable(session, shape, { before: record.columns, after: columns, values: new Map(), mode })
+  for (const shape of keptShapes(record)) {
+    if (await hasTable(session, shape.table)) await alterTable(session, shape, { before: record.columns, after: columns, values: new Map(), mode })
   }
   return columns
 }

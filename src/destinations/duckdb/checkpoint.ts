@@ -123,7 +123,10 @@ export async function namesTaken(session: DatabaseSession): Promise<readonly Tak
   return (rows as readonly (readonly [string, string, string, string])[]).flatMap(([source, slotName, state, definitionText]) => {
     const definition = JSON.parse(definitionText) as Definition
     const { target } = definition
-    return shapesOf(definition, target).map(({ table }) => ({ name: table, target, source: definition.source, state, pipeline: { source, slotName } }))
+    const former = definition.copy?.former
+    // Until the swap the former shapes stand there, and then some of them elsewhere.
+    const names = [...shapesOf(definition, target), ...(former === undefined ? [] : [...shapesOf(former, target), ...shapesOf(former, former.keptAs)])]
+    return names.map(({ table }) => ({ name: table, target, source: definition.source, state, pipeline: { source, slotName } }))
   })
 }
 

@@ -1,7 +1,7 @@
 import type { TargetColumn } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { remedyText } from '../../model/remedy.ts'
-import { kindsOf, type ShapeKind, type Shaping } from '../../model/shapes.ts'
+import { isAppendOnly, kindsOf, type ShapeKind, type Shaping } from '../../model/shapes.ts'
 import { tableKey, type TableName } from '../../model/table-schema.ts'
 import { ADDED_COLUMNS } from './added-columns.ts'
 import { quoteName, quoteTable } from './sql.ts'
@@ -30,6 +30,21 @@ export function refusedColumnName(source: TableName, columns: readonly Pick<Targ
     })
   }
   return null
+}
+
+/** Why rows cannot be told apart by a key that a hint has given another type; null where they can, or where changes are only added. */
+export function refusedKeyType(source: TableName, { columns, key, shaping }: { readonly columns: readonly TargetColumn[]; readonly key: readonly string[]; readonly shaping: Shaping }): DomainError | null {
+  if (isAppendOnly(shaping)) return null
+  const refused = columns.find(({ name, shape, type }) => {
+    const isText = shape.tag === 'base' && ['text', 'varchar', 'bpchar'].includes(shape.name ?? '')
+    return isText && key.includes(name) && type !== 'VARCHAR' && type !== 'JSON'
+  })
+  if (refused === undefined) return null
+  return new DomainError({
+    kind: 'InvalidInput',
+    message: `columns: ${tableKey(source)}: key column ${JSON.stringify(refused.name)} cannot be ${refused.type}: keys of different text may be the same ${refused.type}`,
+    remedy: 'leave the hint out, or use "VARCHAR"',
+  })
 }
 
 /**

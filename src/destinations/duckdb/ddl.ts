@@ -1,5 +1,5 @@
-import type { TableRecord, TargetColumn } from '../../model/destination.ts'
-import { type Shape, type Shaping, shapesOf } from '../../model/shapes.ts'
+import { isBeside, shapingThere, type TableRecord, type TargetColumn } from '../../model/destination.ts'
+import { kindsOf, type Shape, type Shaping, shapesOf } from '../../model/shapes.ts'
 import { tableKey, type TableName } from '../../model/table-schema.ts'
 import { ADDED_COLUMNS, addedNames, columnsOf } from './added-columns.ts'
 import { createAsOf, dropAsOf } from './as-of.ts'
@@ -13,9 +13,14 @@ import { toPostgresText } from './type-mapping.ts'
  */
 export function tablesOf(record: TableRecord): readonly Shape[] {
   const { target, copy } = record
-  const into = shapesOf(record, copy?.into ?? target)
-  if (copy === null || copy.isReplacing === true || tableKey(copy.into) === tableKey(target)) return into
-  return [...into, ...shapesOf(record, target).filter(({ kind }) => kind !== 'merge')]
+  return [...shapesOf(record, copy?.into ?? target), ...(isBeside(record) ? keptShapes(record) : [])]
+}
+
+/** The tables under the table's name that hold what no copy can bring back, and that will go on holding it. */
+export function keptShapes(record: TableRecord): readonly Shape[] {
+  if (record.copy?.isReplacing === true) return []
+  const kinds = kindsOf(record)
+  return shapesOf(shapingThere(record), record.target).filter(({ kind }) => kind !== 'merge' && kinds.includes(kind))
 }
 
 /** Creates the tables of a record's shapes; the first gets the given name. */
@@ -37,6 +42,12 @@ export async function dropTables(session: DatabaseSession, base: TableName, shap
     await dropTable(session, table)
   }
   return dropped
+}
+
+/** Drops everything of a table: what readers see, and what is copied beside it. Tells which of the former there were. */
+export async function dropAll(session: DatabaseSession, record: TableRecord): Promise<readonly TableName[]> {
+  if (record.copy !== null && isBeside(record)) await dropTables(session, record.copy.into, record)
+  return dropTables(session, record.target, shapingThere(record))
 }
 
 export async function dropTable(session: DatabaseSession, name: TableName): Promise<void> {

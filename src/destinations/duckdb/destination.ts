@@ -1,32 +1,33 @@
 import { rmSync } from 'node:fs'
 import type { TableComparison } from '../../model/comparison.ts'
-import { nextGeneration, replacingOf } from '../../model/destination.ts'
+import { isBeside, nextGeneration, replacingOf } from '../../model/destination.ts'
 import type {
-  ApplyResult, Batch, Checkpoint, ChunkPosition, ChunkStage, Departure, Destination, Fence, ForeseenChange, Foresight, PipelineKey, PipelineState, Registration, RowLookup,
+  ApplyResult, Batch, Checkpoint, ChunkPosition, ChunkStage, Departure, Destination, Fence, ForeseenChange, Foresight, PipelineKey, PipelineState, Registration, Reshaping, RowLookup,
   TableAmendment, TableRecord, TableRegistration, TargetColumn,
 } from '../../model/destination.ts' // prettier-ignore
 import { pipelineName } from '../../model/destination.ts'
 import { DomainError, reportOf } from '../../model/errors.ts'
 import type { Lsn } from '../../model/lsn.ts'
-import { isAppendOnly, isShapedAs, keepsPast, shapesOf, shapingText } from '../../model/shapes.ts'
+import { isShapedAs, keepsPast, modesOf, type Shaping, shapesOf, shapingIn, shapingText } from '../../model/shapes.ts'
 import type { TableSchema } from '../../model/table-schema.ts'
 import { reloadName, tableKey } from '../../model/table-schema.ts'
 import { applyChunkStage, applyKeysStage, applyStages, failTable, restartCopy } from './apply.ts'
 import { carryShapes } from './carry-shapes.ts'
 import { DuckDbChunk } from './chunk-stage.ts'
-import { refusedColumnName, refusedSoftDelete } from './column-names.ts'
+import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
 import { DuckDbComparison } from './comparison.ts'
 import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable } from './checkpoint.ts'
 import { carriedColumns } from './columns.ts'
 import { comparePublished } from '../../pipeline/storage-diff.ts'
 import { acquireDatabase, destinationError, type Database, type DatabaseSettings } from './database.ts'
 import { finalOpenError } from './open-error.ts'
-import { createTables, dropTables } from './ddl.ts'
+import { createTables, dropAll, dropTables } from './ddl.ts'
 import { foresee } from './foresee.ts'
 import type { DeferredRows } from './judged-rows.ts'
 import { createTarget, newTarget } from './new-target.ts'
 import { foreignTarget, isSameName, leaveTable, renameTables, type Renaming } from './names.ts'
 import { quoteTable, quoteText } from './sql.ts'
+import { refuseShapes, reshapeTable } from './reshape.ts'
 import { isTransient } from './retry-widened.ts'
 import { rehinted, retypeShapes } from './retype.ts'
 import { spoolFolderOf } from './spool-folder.ts'
@@ -189,7 +190,7 @@ class DuckDbDestination implements Destination {
     await this.#database.transaction(async (session) => {
       await checkFence(session, fence, null)
       for (const table of tables) {
-        for (const name of [table.target, ...(table.copy === null ? [] : [table.copy.into])]) await dropTables(session, name, table)
+        await dropAll(session, table)
         await forgetTable(session, fence, table.oid)
       }
     })
@@ -221,12 +222,12 @@ class DuckDbDestination implements Destination {
       await checkFence(session, fence, null)
       await writeAmendment(session, fence, amendment)
       for (const table of tables) {
-        if (table.state !== 'removed') await leaveTable(session, fence, table)
+        const left = table.state === 'removed' ? table : await leaveTable(session, fence, table)
         if (!dropsRows) continue
         await forgetTable(session, fence, table.oid)
         const others = (await readPipeline(session, fence))?.tables ?? []
         // Another table may have its name by now.
-        if (!others.some(({ target }) => isSameName(target, table.target))) await dropTables(session, table.target, table)
+        if (!others.some(({ target }) => isSameName(target, table.target))) await dropTables(session, table.target, left)
       }
     })
   }
@@ -260,7 +261,7 @@ class DuckDbDestination implements Destination {
     await this.#database.transaction(async (session) => {
       await checkFence(session, fence, null)
       if (table.copy === null) return
-      if (tableKey(table.copy.into) !== tableKey(table.target)) await dropTables(session, table.copy.into, table)
+      if (isBeside(table)) await dropTables(session, table.copy.into, table)
       await createTables(session, table.copy.into, table)
       for (const shape of shapesOf(table, table.copy.into)) await session.run(`DELETE FROM ${quoteTable(shape.table)}`)
       await writeTable(session, fence, table, true)
@@ -282,8 +283,23 @@ class DuckDbDestination implements Destination {
     })
   }
 
+  async checkShapes(key: PipelineKey, reshapings: readonly Reshaping[]): Promise<void> {
+    await this.#database.exclusive(async (session) => {
+      for (const reshaping of reshapings) await refuseShapes(session, key, reshaping)
+    })
+  }
+
+  async reshapeTables(fence: Fence, reshapings: readonly Reshaping[]): Promise<readonly TableRecord[]> {
+    return this.#database.transaction(async (session) => {
+      await checkFence(session, fence, null)
+      const records: TableRecord[] = []
+      for (const reshaping of reshapings) records.push(await reshapeTable(session, fence, reshaping))
+      return records
+    })
+  }
+
   async swapCopy(fence: Fence, table: TableRecord): Promise<TableRecord> {
-    if (table.copy === null || tableKey(table.copy.into) === tableKey(table.target)) return table
+    if (!isBeside(table)) return table
     try {
       return await this.#database.transaction(async (session) => {
         await checkFence(session, fence, null)
@@ -307,11 +323,7 @@ class DuckDbDestination implements Destination {
       const state = await readPipeline(session, key)
       const dropped: string[] = []
       if (withTables) {
-        for (const record of state?.tables ?? []) {
-          const { target, copy } = record
-          if (copy !== null && tableKey(copy.into) !== tableKey(target)) await dropTables(session, copy.into, record)
-          for (const table of await dropTables(session, target, record)) dropped.push(`table ${tableKey(table)}`)
-        }
+        for (const record of state?.tables ?? []) for (const table of await dropAll(session, record)) dropped.push(`table ${tableKey(table)}`)
       }
       for (const table of ['checkpoints', 'chunks']) await session.run(`DELETE FROM _replication.${table} WHERE ${whereIs(key)}`)
       // Rows that stay were ours: a later replication may load into these tables anew.
@@ -374,23 +386,41 @@ function asIncomplete(known: TableRecord, { source, isPartial, mayRepeat }: Tabl
   return known.isPartial === now.isPartial && (known.mayRepeat ?? false) === now.mayRepeat ? known : { ...known, ...now }
 }
 
+function shapedAs({ otherModes: _otherModes, isSoft: _isSoft, ...registration }: TableRegistration, shaping: Shaping): TableRegistration {
+  return { ...registration, ...shapingIn(shaping) }
+}
+
+/** Shapes that an update has ordered stand while the input wants what it wanted then; once it wants the same, the input's word counts again. */
+function inOrderedShapes(existing: TableRecord, wanted: TableRegistration): TableRecord {
+  const { inputShaping, ...rest } = existing
+  if (inputShaping === undefined || !isShapedAs(wanted, existing)) return existing
+  return rest
+}
+
 /**
  * A table that is replicated already, under an input that may be another one: what can be followed is followed by a fresh copy, what
  * would change the destination table's kind is refused.
  */
-function followed(known: TableRecord, registration: TableRegistration): TableRecord {
-  const { source, target, hints, hasColumnList } = registration
-  const existing = asIncomplete(known, registration)
+function followed(known: TableRecord, wanted: TableRegistration): TableRecord {
+  const { source, target, hints, hasColumnList } = wanted
+  const existing = inOrderedShapes(asIncomplete(known, wanted), wanted)
+  const { inputShaping } = existing
+  const registration = inputShaping !== undefined && isShapedAs(wanted, inputShaping) ? shapedAs(wanted, existing) : wanted
   const name = tableKey(source)
-  const refuse = (what: string): never => {
-    throw new DomainError({ kind: 'InvalidInput', message: `${name}: ${what}`, remedy: 'start with the former value, or with "reset": true to load everything anew' })
+  const refuse = (what: string, remedy: string): never => {
+    throw new DomainError({ kind: 'InvalidInput', message: `${name}: ${what}`, remedy })
   }
+  const START = 'start with the former value, or with "reset": true to load everything anew'
   if (!isShapedAs(registration, existing)) {
-    refuse(`writeMode is ${shapingText(existing)} so far and cannot become ${shapingText(registration)} while its rows stay`)
+    const order = JSON.stringify({ tableNames: [name], writeMode: { [name]: modesOf(registration) }, deleteMode: registration.isSoft === true ? 'soft' : 'hard' })
+    refuse(
+      `writeMode is ${shapingText(existing)} so far and cannot become ${shapingText(registration)} by a start`,
+      `${START}; or start \`replicate\` with the former value and send it the update resyncTables ${order}, which copies it in the other shape beside its rows (cli resync)`,
+    )
   }
   // A table that was moved at the source has been followed to where it is; what is left is an input with another datasetName.
   const isMoved = source.schema !== existing.source.schema && existing.target.schema === existing.source.schema && target.schema === source.schema
-  if (target.schema !== existing.target.schema && !isMoved) refuse(`it lands in schema ${existing.target.schema} so far and cannot move to ${target.schema}`)
+  if (target.schema !== existing.target.schema && !isMoved) refuse(`it lands in schema ${existing.target.schema} so far and cannot move to ${target.schema}`, START)
   const names = (columns: readonly { readonly name: string }[]) => JSON.stringify(columns.map((column) => column.name).sort())
   const listChanged = (hasColumnList || existing.hasColumnList) && names(source.columns) !== names(existing.columns.filter(({ isDropped }) => !isDropped))
   if (JSON.stringify(hints) === JSON.stringify(existing.hints) && !listChanged) return existing
@@ -407,17 +437,9 @@ function followed(known: TableRecord, registration: TableRegistration): TableRec
 
 /** Contract §5: a source column with the very name of one that we add, and hints for columns that are not there. */
 function refuseNames(source: TableSchema, columns: readonly TargetColumn[], registration: TableRegistration): void {
-  for (const { name, shape, type } of columns) {
-    const isText = shape.tag === 'base' && ['text', 'varchar', 'bpchar'].includes(shape.name ?? '')
-    if (isAppendOnly(registration) || !isText || !source.key.includes(name) || type === 'VARCHAR' || type === 'JSON') continue
-    throw new DomainError({
-      kind: 'InvalidInput',
-      message: `columns: ${tableKey(source)}: key column ${JSON.stringify(name)} cannot be ${type}: keys of different text may be the same ${type}`,
-      remedy: 'leave the hint out, or use "VARCHAR"',
-    })
-  }
   const { hints } = registration
-  const refused = refusedColumnName(source, columns, registration) ?? refusedSoftDelete(source, source.key, registration)
+  const refused =
+    refusedKeyType(source, { columns, key: source.key, shaping: registration }) ?? refusedColumnName(source, columns, registration) ?? refusedSoftDelete(source, source.key, registration)
   if (refused !== null) throw refused
   for (const name of Object.keys(hints)) {
     if (columns.some((column) => column.name === name)) continue

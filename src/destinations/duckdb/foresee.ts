@@ -1,4 +1,4 @@
-import type { ForeseenChange, Foresight, TableNames, TableRecord } from '../../model/destination.ts'
+import { type ForeseenChange, type Foresight, shapingThere, type TableNames, type TableRecord } from '../../model/destination.ts'
 import { keepsPast, shapesOf } from '../../model/shapes.ts'
 import type { TableName } from '../../model/table-schema.ts'
 import { alteredColumns } from './columns.ts'
@@ -24,7 +24,7 @@ export async function foresee(session: DatabaseSession, record: TableRecord, cha
     case 'rename':
       return foreseeMove(session, record, change.names)
     case 'copy':
-      return { statements: [], rowCount: await countRows(session, shapesOf(record, record.target).slice(0, 1).map(({ table }) => table)) }
+      return { statements: [], rowCount: await countRows(session, shapesOf(shapingThere(record), record.target).slice(0, 1).map(({ table }) => table)) }
     default:
       return change satisfies never
   }
@@ -32,8 +32,9 @@ export async function foresee(session: DatabaseSession, record: TableRecord, cha
 
 async function foreseeMove(session: DatabaseSession, record: TableRecord, { target }: TableNames): Promise<Foresight> {
   if (target.schema === record.target.schema && target.name === record.target.name) return { statements: [], rowCount: 0 }
-  const names = shapesOf(record, target)
-  const present = shapesOf(record, record.target).map(({ table }) => table)
+  const shaping = shapingThere(record)
+  const names = shapesOf(shaping, target)
+  const present = shapesOf(shaping, record.target).map(({ table }) => table)
   const statements = present.flatMap((table, index) => {
     const to = names[index]?.table
     return to === undefined ? [] : moveStatements(table, to)

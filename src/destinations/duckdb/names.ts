@@ -1,5 +1,5 @@
 import type { PipelineKey, TableNames, TableRecord } from '../../model/destination.ts'
-import { pipelineName, XMIN_PIPELINE } from '../../model/destination.ts'
+import { asThere, isBeside, pipelineName, shapingThere, XMIN_PIPELINE } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { remedyText } from '../../model/remedy.ts'
 import { keepsPast, shapesOf, type Shaping } from '../../model/shapes.ts'
@@ -7,7 +7,7 @@ import { reloadName, tableKey, type TableName } from '../../model/table-schema.t
 import { createAsOf, dropAsOf } from './as-of.ts'
 import { forgetTable, namesTaken, readPipeline, writeTable } from './checkpoint.ts'
 import type { DatabaseSession } from './database.ts'
-import { dropTables, hasTable, moveTable } from './ddl.ts'
+import { dropAll, dropTables, hasTable, moveTable } from './ddl.ts'
 import { quoteTable, quoteText } from './sql.ts'
 
 /** A table that is to be called otherwise. */
@@ -62,7 +62,7 @@ async function giveWay(session: DatabaseSession, key: PipelineKey, claimant: Tab
   const displaced: TableRecord[] = []
   for (const holder of holders) {
     if (isDisposable(holder)) {
-      await dropTables(session, holder.target, holder)
+      await dropAll(session, holder)
       await forgetTable(session, key, holder.oid)
     } else {
       displaced.push(await moved(session, holder, asideName(holder)))
@@ -92,9 +92,10 @@ export function asideName({ target, oid, state }: TableRecord): TableName {
 
 /** The table under another name, with its other shapes and what is being copied beside it. */
 export async function moved(session: DatabaseSession, record: TableRecord, target: TableName): Promise<TableRecord> {
-  await dropAsOf(session, record, record.target)
-  await moveShapes(session, record, record.target, target)
-  await createAsOf(session, record, target)
+  const there = { ...record, ...shapingThere(record) }
+  await dropAsOf(session, there, record.target)
+  await moveShapes(session, there, record.target, target)
+  await createAsOf(session, there, target)
   const { copy } = record
   if (copy === null) return { ...record, target }
   if (tableKey(copy.into) === tableKey(record.target)) return { ...record, target, copy: { ...copy, into: target } }
@@ -116,16 +117,15 @@ async function moveShapes(session: DatabaseSession, record: TableRecord, from: T
  * history stays aside.
  */
 export async function leaveTable(session: DatabaseSession, key: PipelineKey, record: TableRecord): Promise<TableRecord> {
-  const { copy } = record
-  if (copy !== null && tableKey(copy.into) !== tableKey(record.target)) await dropTables(session, copy.into, record)
-  const left: TableRecord = { ...record, state: 'removed', copy: null, quarantine: null, error: null }
+  if (record.copy !== null && isBeside(record)) await dropTables(session, record.copy.into, record)
+  const left: TableRecord = { ...asThere(record), state: 'removed', copy: null, quarantine: null, error: null }
   const others = ((await readPipeline(session, key))?.tables ?? []).filter(({ oid }) => oid !== record.oid)
   const hasSuccessor = others.some(({ state, source }) => state !== 'removed' && tableKey(source) === tableKey(record.source))
   if (!hasSuccessor || !isDisposable(left)) {
     await writeTable(session, key, left, true)
     return left
   }
-  if (!others.some(({ target }) => isSameName(target, record.target))) await dropTables(session, record.target, record)
+  if (!others.some(({ target }) => isSameName(target, record.target))) await dropTables(session, record.target, left)
   await forgetTable(session, key, record.oid)
   return left
 }

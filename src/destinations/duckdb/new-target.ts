@@ -1,4 +1,4 @@
-import type { PipelineKey, TableRecord } from '../../model/destination.ts'
+import { asThere, type PipelineKey, type TableRecord } from '../../model/destination.ts'
 import { isShapedAs, keepsPast, type Shaping } from '../../model/shapes.ts'
 import { reloadName } from '../../model/table-schema.ts'
 import { carryShapes } from './carry-shapes.ts'
@@ -30,7 +30,7 @@ export async function createTarget(
   let former: TableRecord | null = null
   for (const holder of (await readPipeline(session, key))?.tables ?? []) {
     if (!isSameName(holder.target, record.target)) continue
-    const left: TableRecord = gone.has(holder.oid) ? { ...holder, state: 'removed', departure: 'dropped', copy: null, quarantine: null } : holder
+    const left: TableRecord = gone.has(holder.oid) ? { ...asThere(holder), state: 'removed', departure: 'dropped', quarantine: null } : holder
     if (holder.oid === record.oid && keepsPast(left) && !isShapedAs(left, record)) {
       // It was replicated in other shapes before: what these hold stays.
       await moved(session, left, asideName(left))

@@ -1,10 +1,11 @@
 import type { TableRecord, TargetColumn } from '../../model/destination.ts'
-import { type Shape, shapesOf } from '../../model/shapes.ts'
+import { kindsOf, type Shape, shapesOf } from '../../model/shapes.ts'
 import type { TableName } from '../../model/table-schema.ts'
 import { createAsOf } from './as-of.ts'
 import type { DatabaseSession } from './database.ts'
 import { addedNames, columnsOf } from './added-columns.ts'
 import { dropTable, hasTable } from './ddl.ts'
+import { giveWayToShapes } from './reshape.ts'
 import { isToldByText } from './row-identity.ts'
 import { allOf, groupedBy, quoteName, quoteTable, quoteText } from './sql.ts'
 import { toPostgresText } from './type-mapping.ts'
@@ -32,20 +33,22 @@ export async function swapShapes(session: DatabaseSession, record: TableRecord):
   const { copy, target } = record
   if (copy === null) return record
   session.watches.void(target)
+  await giveWayToShapes(session, record)
   const copies = shapesOf(record, copy.into)
   for (const [index, shape] of shapesOf(record, target).entries()) {
     const table = copies[index]?.table
     if (table !== undefined) await swapShape(session, record, shape, table)
   }
   await createAsOf(session, record, target)
-  const { isReplacing: _isReplacing, copiedAt: _copiedAt, ...rest } = copy
+  const { isReplacing: _isReplacing, former: _former, copiedAt: _copiedAt, ...rest } = copy
   return { ...record, copy: { ...rest, into: target } }
 }
 
 async function swapShape(session: DatabaseSession, record: TableRecord, { kind, table }: Shape, copy: TableName): Promise<void> {
-  const { isReplacing, copiedAt } = record.copy ?? {}
+  const { isReplacing, former, copiedAt } = record.copy ?? {}
   const [first] = [...(copiedAt ?? [])].sort(([a], [b]) => (BigInt(a) < BigInt(b) ? -1 : 1))
-  if (kind === 'merge' || isReplacing === true || first === undefined || !(await hasTable(session, table))) {
+  const isNew = former !== undefined && !kindsOf(former).includes(kind)
+  if (kind === 'merge' || isReplacing === true || isNew || first === undefined || !(await hasTable(session, table))) {
     await dropTable(session, table)
     await session.run(`ALTER TABLE ${quoteTable(copy)} RENAME TO ${quoteName(table.name)}`)
     return

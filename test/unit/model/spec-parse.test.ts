@@ -6,6 +6,7 @@ import {
   parseEmptyInput,
   parseReplicationInput,
   parseRemoveInput,
+  parseResyncInput,
   parseRetryInput,
   parseTablesInput,
   parseXminInput,
@@ -251,6 +252,10 @@ describe('updates', () => {
 
   it('reads which tables an order is for, which it must name', () => {
     expect(parseTablesInput({ tableNames: ['orders', 'orders'] }, update)).toEqual(['orders'])
+    expect(parseResyncInput({ tableNames: 'orders' }, update)).toEqual({ tableNames: ['orders'] })
+    expect(parseResyncInput({ tableNames: 'orders', writeMode: { orders: ['merge', 'scd2'] }, deleteMode: 'soft' }, update)).toEqual({ tableNames: ['orders'], shapes: { writeMode: { orders: ['merge', 'scd2'] }, deleteMode: 'soft' } })
+    expect(refusal(() => parseResyncInput({ tableNames: 'orders', writeMode: 'scd2', deleteMode: 'soft' }, update)).error.message).toContain('deleteMode soft marks the rows of merge tables')
+    expect(refusal(() => parseResyncInput({ tableNames: 'orders', writeModes: 'scd2' }, update)).error.message).toContain('nearest known one is writeMode')
     expect(parseRemoveInput({ tableNames: 'orders' }, update)).toEqual({ tableNames: ['orders'], dropDestination: false })
     expect(parseRemoveInput({ tableNames: 'orders', dropDestination: true }, update).dropDestination).toBe(true)
     for (const input of [undefined, {}, { tableNames: null }]) {

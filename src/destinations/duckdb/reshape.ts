@@ -1,0 +1,92 @@
+import { isBeside, nextGeneration, type PipelineKey, type Reshaping, shapingThere, type TableRecord } from '../../model/destination.ts'
+import { hasHistory, isShapedAs, kindsOf, shapesOf, shapingIn, type Shaping } from '../../model/shapes.ts'
+import { reloadName, tableKey, type TableName } from '../../model/table-schema.ts'
+import { createAsOf, dropAsOf } from './as-of.ts'
+import { namesTaken, writeTable } from './checkpoint.ts'
+import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
+import type { DatabaseSession } from './database.ts'
+import { dropTable, dropTables, hasTable, moveTable } from './ddl.ts'
+import { foreignTarget, isSameName } from './names.ts'
+
+/** Why a table cannot be held in these shapes: throws it. */
+export async function refuseShapes(session: DatabaseSession, key: PipelineKey, { record, shaping }: Reshaping): Promise<void> {
+  const there = record.columns.filter(({ isDropped }) => !isDropped)
+  const refused =
+    refusedColumnName(record.source, there, shaping) ??
+    refusedSoftDelete(record.source, record.key, shaping) ??
+    refusedKeyType(record.source, { columns: there, key: record.key, shaping }) ??
+    (await foreignTarget(session, key, { target: record.target, shaping, use: 'fill' }))
+  if (refused !== null) throw refused
+}
+
+/** See `reshapeTables` of the destination contract. */
+export async function reshapeTable(session: DatabaseSession, key: PipelineKey, reshaping: Reshaping): Promise<TableRecord> {
+  await refuseShapes(session, key, reshaping)
+  const { record, shaping, inputShaping } = reshaping
+  if (isBeside(record) && record.copy !== null) await dropTables(session, record.copy.into, record)
+  const reshaped = await reshapedRecord(session, record, shaping)
+  const ordered: TableRecord = isShapedAs(shaping, inputShaping) ? reshaped : { ...reshaped, inputShaping }
+  await writeTable(session, key, ordered, true)
+  return ordered
+}
+
+async function reshapedRecord(session: DatabaseSession, record: TableRecord, shaping: Shaping): Promise<TableRecord> {
+  const { copy, target } = record
+  const { writeMode: _writeMode, otherModes: _otherModes, isSoft: _isSoft, inputShaping: _inputShaping, ...rest } = record
+  // Rows of a first load that has not come to its end are none to keep, nor are another table's.
+  const isUnloaded = !isBeside(record) && record.quarantine === null && (copy === null ? record.state === 'pending' : copy.chunks.some(({ done }) => done === null))
+  const isReplacing = copy?.isReplacing === true || isUnloaded
+  const there = shapingThere(record)
+  return {
+    ...rest,
+    ...shapingIn(shaping),
+    columns: hasHistory(shaping) ? record.columns : record.columns.filter(({ isDropped }) => !isDropped),
+    state: 'pending',
+    error: null,
+    quarantine: null,
+    copy: {
+      generation: nextGeneration(record),
+      into: reloadName(target),
+      estimatedRows: 0,
+      chunks: [{ lower: null, upper: null, done: null }],
+      ...(isReplacing ? { isReplacing } : {}),
+      ...(isShapedAs(there, shaping) ? {} : { former: { ...shapingIn(there), keptAs: copy?.former?.keptAs ?? (await freeName(session, record)) } }),
+    },
+  }
+}
+
+/** Where shapes stay that are not wanted any more: `orders__former_2`. */
+async function freeName(session: DatabaseSession, record: TableRecord): Promise<TableName> {
+  const { schema, name } = record.target
+  const taken = await namesTaken(session)
+  for (let number = nextGeneration(record); ; number++) {
+    const base = { schema, name: `${name}__former_${String(number)}` }
+    const wanted = shapesOf(shapingThere(record), base).map(({ table }) => table)
+    let isFree = !taken.some((other) => wanted.some((table) => isSameName(other.name, table)))
+    for (const table of wanted) isFree &&= !(await hasTable(session, table))
+    if (isFree) return base
+  }
+}
+
+/**
+ * Before copies take their places: shapes that are wanted as before get the names that they have now, current rows go, as the copy has them, and
+ * what holds the past and is not wanted stays under another name. Comes before everything else in its transaction, as `renameTables` does.
+ */
+export async function giveWayToShapes(session: DatabaseSession, record: TableRecord): Promise<void> {
+  const { copy, target } = record
+  const former = copy?.former
+  if (former === undefined) return
+  await dropAsOf(session, former, target)
+  const wanted = shapesOf(record, target)
+  const aside = shapesOf(former, former.keptAs)
+  const moves: { readonly from: TableName; readonly to: TableName }[] = []
+  for (const [index, { kind, table }] of shapesOf(former, target).entries()) {
+    if (!(await hasTable(session, table))) continue
+    const to = wanted.find((shape) => shape.kind === kind)?.table ?? aside[index]?.table
+    if (kind === 'merge' || copy?.isReplacing === true || to === undefined) await dropTable(session, table)
+    else if (tableKey(to) !== tableKey(table)) moves.push({ from: table, to })
+  }
+  // Whoever has the table's own name leaves it first: no two want another name.
+  for (const { from, to } of moves.sort((a, b) => Number(isSameName(b.from, target)) - Number(isSameName(a.from, target)))) await moveTable(session, from, to)
+  if (!kindsOf(record).includes('scd2') && copy?.isReplacing !== true) await createAsOf(session, { ...record, ...former }, former.keptAs)
+}
