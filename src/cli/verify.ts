@@ -1,12 +1,17 @@
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 
+import { loadConfig, resolveDestination, resolveSource } from '../config.ts'
+import { DomainError } from '../model/errors.ts'
 import { parseVerifyInput } from '../model/spec-parse.ts'
+import type { UnresolvedSpec } from '../model/spec.ts'
 import type { NamedDifference, VerifiedTable } from '../model/verification.ts'
 import colors from '../terminal-colors.ts'
 import { type Answer, answer } from './answer.ts'
+import { differingValues, type ValuesRequest } from './differing-values.ts'
 import { usageError } from './failure.ts'
 import { pipelineCommand, pipelineInput, runToEnd } from './one-shot.ts'
+import { isHeldElsewhere } from './show.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
 
@@ -32,19 +37,47 @@ export function verifyFields({ repair, maxRowsPerSecond }: VerifyOptions): Reado
 
 /** `verify`: compares source and destination row by row. Exit code 1 where something differs, or could not be compared, and was not put right. */
 export function addVerify(program: Command): void {
-  const command = addVerifyOptions(pipelineCommand(program, 'verify', 'compare source and destination row by row, beside a running replication too'))
+  const command = addVerifyOptions(pipelineCommand(program, 'verify', 'compare source and destination row by row, beside a running replication too')).option(
+    '--show-values',
+    'then show the values of rows that differ, on this terminal alone',
+  )
   answer(command, async ([workflowId]): Promise<Answer> => {
     return await withClient(async (client) => {
       const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId, command }, (field) => field !== 'reset')
       const slotName = pipeline['slotName']
       if (typeof slotName !== 'string') throw usageError('which replication is to be compared?', 'give the workflow id, or --slot and --publication')
-      const input = { ...pipeline, ...verifyFields(command.opts<VerifyOptions>()) }
-      parseVerifyInput(input, { of: 'verifyReplication', storedIn: null })
+      const options = command.optsWithGlobals<VerifyOptions & { readonly showValues?: true; readonly json?: true }>()
+      const input = { ...pipeline, ...verifyFields(options) }
+      const { spec } = parseVerifyInput(input, { of: 'verifyReplication', storedIn: null })
+      const sides = options.showValues === true ? sidesOf(spec, options) : null
       const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${slotName}`, taskQueue, input })
       const report = reportOf(document)
-      return { document, text: verifyText(report), exitCode: isClean(report) ? 0 : 1 }
+      const values = sides === null ? '' : await shownValues(sides, report)
+      return { document, text: verifyText(report) + values, exitCode: isClean(report) ? 0 : 1 }
     })
   })
+}
+
+type Sides = Omit<ValuesRequest, 'differences'>
+
+/** Both sides, as this machine's configuration has them. Throws a usage error where values have no place. */
+function sidesOf({ source, destination, slotName, publicationName }: UnresolvedSpec, { json, repair }: { readonly json?: true; readonly repair?: true }): Sides {
+  if (json === true) throw usageError('--show-values shows values on the terminal alone, not as JSON', 'leave out one of --show-values and --json')
+  if (repair === true) throw usageError('after a repair both sides have the same values', 'give --show-values first, without --repair')
+  const config = loadConfig({ env: process.env })
+  return { credentials: resolveSource(config, source).credentials, destination: resolveDestination(config, destination), slotName, publicationName }
+}
+
+async function shownValues(sides: Sides, { differences }: Report): Promise<string> {
+  if (Object.keys(differences).length === 0) return ''
+  try {
+    const shown = await differingValues({ ...sides, differences })
+    return shown === '' ? '' : `\n\nvalues as they are now:\n${shown}`
+  } catch (error) {
+    if (!(error instanceof DomainError)) throw error
+    // While a replication is only paused a verification waits.
+    return `\n\n${colors.yellow('values are not shown')}: ${error.message}\n  ${isHeldElsewhere(error) ? 'stop the replication (cli stop), verify with --slot and --publication, and start it again' : error.remedy}`
+  }
 }
 
 interface Report {

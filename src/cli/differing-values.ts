@@ -1,0 +1,124 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api'
+
+import type { DuckdbDestinationConfig } from '../config.ts'
+import { selectCurrent } from '../destinations/duckdb/current-rows.ts'
+import { quoteName, quoteText } from '../destinations/duckdb/sql.ts'
+import { toPostgresText } from '../destinations/duckdb/type-mapping.ts'
+import { shapingThere, type TableRecord } from '../model/destination.ts'
+import { shapesOf } from '../model/shapes.ts'
+import { tableKey } from '../model/table-schema.ts'
+import type { NamedDifference } from '../model/verification.ts'
+import type { SourceCredentials } from '../postgres/credentials.ts'
+import { createSource } from '../postgres/source.ts'
+import { schemaOf } from '../replication/copier.ts'
+import { isHeldElsewhere, openReadOnly } from './show.ts'
+import { textTable } from './status-text.ts'
+
+/** Where both sides are, and the tables' differences, by `schema.table`. */
+export interface ValuesRequest {
+  readonly credentials: SourceCredentials
+  readonly destination: DuckdbDestinationConfig
+  readonly slotName: string
+  readonly publicationName: string
+  readonly differences: Readonly<Record<string, readonly NamedDifference[]>>
+}
+
+/** One side's rows of a key, as text by column; there may be several, or none. */
+type Rows = readonly (readonly (string | null)[])[]
+
+/** A worker that has just ended its work closes the file 5 s later. */
+const FREE_WITHIN_MS = 10_000
+const ASK_MS = 500
+/** Characters of a value that are shown, around the first that differs. */
+const SHOWN = 120
+
+/**
+ * The values of rows that differ, of both sides, as they are now: for a terminal. Nothing of it is stored anywhere. Throws `DestinationFailed` where another process
+ * has the DuckDB file open.
+ */
+export async function differingValues({ credentials, destination, slotName, publicationName, differences }: ValuesRequest): Promise<string> {
+  const source = createSource(credentials, publicationName)
+  try {
+    const instance = await openWhenFree(destination)
+    try {
+      const connection = await instance.connect()
+      await connection.run("SET TimeZone = 'UTC'")
+      const records = await readRecords(connection, slotName)
+      const blocks: string[] = []
+      for (const [name, named] of Object.entries(differences)) {
+        const record = records.find((other) => other.state !== 'removed' && tableKey(other.source) === name)
+        if (record === undefined) continue
+        for (const difference of named) {
+          const { key } = difference
+          if (!isWhole(key)) continue
+          const columns = record.columns.filter(({ isDropped }) => !isDropped).map((column) => column.name)
+          const { rows: there } = await source.readRows(schemaOf(record), [key], columns)
+          blocks.push(blockOf(`${name} ${difference.kind} ${record.key.map((column, index) => `${column} = ${key[index] ?? ''}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
+        }
+      }
+      connection.closeSync()
+      return blocks.join('\n')
+    } finally {
+      instance.closeSync()
+    }
+  } finally {
+    await source.close()
+  }
+}
+
+function isWhole(key: NamedDifference['key']): key is readonly string[] {
+  return key?.every((value) => value !== null) === true
+}
+
+async function openWhenFree(destination: DuckdbDestinationConfig): Promise<DuckDBInstance> {
+  const deadlineMs = performance.now() + FREE_WITHIN_MS
+  for (;;) {
+    try {
+      return await openReadOnly(destination)
+    } catch (error) {
+      if (!isHeldElsewhere(error) || performance.now() > deadlineMs) throw error
+      await sleep(ASK_MS)
+    }
+  }
+}
+
+async function readRecords(connection: DuckDBConnection, slotName: string): Promise<readonly TableRecord[]> {
+  const found = await connection.runAndReadAll(`SELECT definition::VARCHAR, state FROM _replication.tables WHERE slot_name = ${quoteText(slotName)}`)
+  return (found.getRowsJson() as [string, TableRecord['state']][]).map(([definition, state]) => ({ ...(JSON.parse(definition) as TableRecord), state }))
+}
+
+async function readHere(connection: DuckDBConnection, record: TableRecord, key: readonly string[]): Promise<Rows> {
+  const [shape] = shapesOf(shapingThere(record), record.target)
+  if (shape === undefined) return []
+  const textOf = (name: string): string => `CAST(${toPostgresText(record.columns.find((column) => column.name === name)?.type ?? 'VARCHAR', quoteName(name))} AS VARCHAR)`
+  const where = record.key.map((name, index) => `${textOf(name)} = ${quoteText(key[index] ?? '')}`).join(' AND ')
+  const live = record.columns.filter(({ isDropped }) => !isDropped).map(({ name }) => textOf(name))
+  const rows = await connection.runAndReadAll(`SELECT ${live.join(', ')} FROM (${selectCurrent(shape, record, where)})`)
+  return rows.getRowsJson() as (string | null)[][]
+}
+
+/** A row's columns, both sides beside each other: of a row that both have, those that differ. */
+function blockOf(title: string, columns: readonly string[], sides: { readonly source: Rows; readonly destination: Rows }): string {
+  const [ours] = sides.destination
+  const [theirs] = sides.source
+  const lines = columns.flatMap((column, index) => {
+    const [a, b] = [theirs?.[index], ours?.[index]]
+    if (theirs !== undefined && ours !== undefined && a === b) return []
+    return [[column, cellOf(a, b), cellOf(b, a)]]
+  })
+  const count = sides.destination.length > 1 ? ` (${String(sides.destination.length)} rows at the destination)` : ''
+  return lines.length === 0 ? `${title}${count}: the same values by now` : `${title}${count}:\n${textTable(['column', 'source', 'destination'], lines)}`
+}
+
+/** A value as a JSON string, so that what is in it does nothing to the terminal; `-` where that side has no such row. */
+function cellOf(value: string | null | undefined, other: string | null | undefined): string {
+  if (value === undefined) return '-'
+  if (value === null) return 'NULL'
+  if (value.length <= SHOWN) return JSON.stringify(value)
+  let at = 0
+  while (at < value.length && value[at] === (other ?? '')[at]) at++
+  const from = Math.max(0, Math.min(at - SHOWN / 2, value.length - SHOWN))
+  return `${from > 0 ? `…(${String(from)}) ` : ''}${JSON.stringify(value.slice(from, from + SHOWN))}${from + SHOWN < value.length ? ` …(${String(value.length)} characters)` : ''}`
+}

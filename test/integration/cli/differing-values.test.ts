@@ -1,0 +1,37 @@
+import { expect, inject, it } from 'vitest'
+import { differingValues } from '../../../src/cli/differing-values.ts'
+import type { DuckdbDestinationConfig } from '../../../src/config.ts'
+import type { WriteMode } from '../../../src/model/spec.ts'
+import { parseCredentials } from '../../../src/postgres/credentials.ts'
+import { specOf, TestPipeline } from '../../support/pipeline.ts'
+import { createDatabase } from '../../support/servers.ts'
+
+it.each<WriteMode>(['merge', 'scd2', 'append'])('shows the values of both sides of rows that differ, in %s, and nothing that could steer a terminal', async (writeMode) => {
+  const database = await createDatabase(inject('postgresUrl'))
+  try {
+    await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'show_values', tableNames: ['shown'], writeMode }))
+    await pipeline.sql("CREATE TABLE shown (a int, b text, n numeric, v text, PRIMARY KEY (a, b)); INSERT INTO shown VALUES (1, 'x', 1.50, 'same'), (2, 'y', 2, repeat('z', 500) || 'end'), (3, 'z', 3, E'\\x1b[31mred')")
+    await pipeline.initialize()
+    await pipeline.catchUp()
+    await pipeline.write(
+      writeMode === 'append'
+        ? "INSERT INTO public.shown SELECT a, b, 9, v[:499] || 'END', 'update', _lsn, _seq + 1, _committed_at FROM public.shown WHERE a = 2; INSERT INTO public.shown SELECT a, b, n, v, 'delete', _lsn, _seq + 1, _committed_at FROM public.shown WHERE a = 3"
+        : "UPDATE public.shown SET n = 9, v = v[:499] || 'END' WHERE a = 2; DELETE FROM public.shown WHERE a = 3",
+    )
+    const { progress } = await pipeline.engine.verify({ spec: pipeline.spec, repair: false, maxRowsPerSecond: null, progress: null, maxMs: 60_000 }, pipeline.context())
+    await pipeline.release()
+    const destination = { name: 'warehouse', path: pipeline.file, type: 'duckdb', isLocalFile: true } as DuckdbDestinationConfig
+    const { slotName, publicationName } = pipeline.spec
+    const text = await differingValues({ credentials: parseCredentials(database.url), destination, slotName, publicationName, differences: progress.differences })
+    // eslint-disable-next-line no-control-regex -- colours of the table are the CLI's own
+    const plain = text.replaceAll(/\u001b\[\d+m/g, '')
+    expect(plain).toMatch(/public\.shown changed a = 2, b = y:\n/)
+    expect(plain).toMatch(/n +│ "2" +│ "9"/)
+    expect(plain).toMatch(/v +│ …\(\d+\) "z+end" +│ …\(\d+\) "z+END"/)
+    expect(plain).not.toContain('same')
+    expect(plain).toMatch(/public\.shown missing a = 3, b = z:\n/)
+    expect(plain).toMatch(/v +│ "\\u001b\[31mred" +│ - /)
+  } finally {
+    await database.drop()
+  }
+})
