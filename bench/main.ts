@@ -25,7 +25,7 @@ const say = (line: string): void => {
 }
 
 async function main(options: BenchOptions): Promise<boolean> {
-  const workloads = workloadsOf(options.isQuick).filter(({ name }) => options.workloads.includes(name))
+  const workloads = workloadsOf(options).filter(({ name }) => options.workloads.includes(name))
   limitTime(workloads.length * options.runCount * RUN_LIMIT_MS)
   const servers = await startServers({ postgres: options.postgres, needsTls: workloads.some(({ name }) => name === 'W4') }, say)
   try {

@@ -1,7 +1,7 @@
 import { measureSync, NOTHING_MEASURED, type Measurement, type RunOptions } from './measure-sync.ts'
 import type { GrowthTask } from './workloads.ts'
 
-/** Runs the steps one after the other. The cost of the last step's unit, by that of the dearest before it, tells whether cost grows faster than size. */
+/** Runs the steps one after the other. The cost of the last step's unit, by that of the cheapest before it, tells whether cost grows faster than size. */
 export async function measureGrowth(options: RunOptions, { steps }: GrowthTask): Promise<Measurement> {
   const measured: { readonly size: number; readonly measurement: Measurement }[] = []
   for (const { size, task } of steps) measured.push({ size, measurement: await measureSync(options, task, `-${size}`) })

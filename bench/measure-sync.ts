@@ -1,7 +1,8 @@
 import { compareRows, waitUntilClosed } from './equality.ts'
 import { type ActivityTime, BenchPipeline, type BenchReplication, publicationNameOf, slotNameOf, type SyncRun, type WorkerNotes } from './pipeline.ts'
-import { duckdbReference, timeCopy, timeDlt, timeRecvlogical, type ReferenceName } from './references.ts'
-import type { PeerOptions } from './options.ts'
+import { PeerDrains, timePeerCopies } from './peers.ts'
+import { duckdbReference, timeCopy, timeRecvlogical, type ReferenceName, type ReferenceTime } from './references.ts'
+import type { PeerOptions, WorkloadName } from './options.ts'
 import { createDatabase, type BenchDatabase, type BenchServers } from './servers.ts'
 import { insertSql } from './tables.ts'
 import { measureUsage, postgresCpuMeter, type Usage } from './usage.ts'
@@ -9,6 +10,9 @@ import type { BacklogTask, FigureName, Preload, SnapshotTask, Workload } from '.
 
 /** The file is closed some seconds after a workflow's end; a checkpoint may come before it. */
 const CLOSE_TIMEOUT_MS = 120_000
+
+/** Backlogs that programs of others drain too. */
+const PEER_BACKLOGS: readonly WorkloadName[] = ['W1', 'W2']
 
 /** Seconds that a reference took before and after our run, in this order. */
 export interface ReferenceTimes {
@@ -86,48 +90,82 @@ export async function withPipeline(
   }
 }
 
+/** What one run works on. */
+interface RunParts<T> {
+  readonly database: BenchDatabase
+  readonly pipeline: BenchPipeline
+  readonly replication: BenchReplication
+  readonly task: T
+}
+
+type TimeReferences = (place: 'before' | 'after') => Promise<readonly ReferenceTime[]>
+
 /** A backlog or a snapshot, by `syncChanges`, between two runs of each reference. */
 export async function measureSync(options: RunOptions, task: BacklogTask | SnapshotTask, suffix = ''): Promise<Measurement> {
   const isEncrypted = task.tag === 'backlog' && task.isEncrypted
   return await withPipeline(options, { preload: task.preload, isEncrypted, suffix }, async (database, pipeline) => {
-    const { servers, workload, onProgress } = options
-    const tables = task.preload.map(({ table }) => table)
-    const replication: BenchReplication = { number: 1, tableNames: tables.map(({ name }) => name) }
-    const endLsn = task.tag === 'backlog' ? await makeBacklog(options, { database, pipeline, replication, task }) : null
-    await database.client.query('CHECKPOINT')
-    const timeReferences = async (place: 'before' | 'after'): Promise<readonly (readonly [ReferenceName, number])[]> =>
-      endLsn === null ? await timeCopies(options, database, task, place) : await timeDrains(options, database, { replication, endLsn, place })
-
-    const referenceCpu = await postgresCpuMeter(servers)
-    const before = await timeReferences('before')
-    const referencePostgresCpuSeconds = before.length === 0 ? null : await referenceCpu()
-    onProgress(`${workload.name}: syncChanges …`)
-    let closeSeconds: number | null = null
-    const { result, usage } = await measureUsage(
-      servers,
-      pipeline,
-      async () => await pipeline.sync(replication),
-      async () => {
-        closeSeconds = (await waitUntilClosed(pipeline.fileOf(1), CLOSE_TIMEOUT_MS)) / 1000
-      },
-    )
-    const after = await timeReferences('after')
-    const expected = task.tag === 'backlog' ? task.expected : null
-    return {
-      ...NOTHING_MEASURED,
-      ...usage,
-      seconds: result.seconds,
-      activities: result.activities,
-      closeSeconds,
-      references: joinTimes([...before, ...after]),
-      referencePostgresCpuSeconds,
-      faults: [...(await compareRows(database.client, pipeline.fileOf(1), tables)), ...countFaults(result, expected)],
-    }
+    const replication: BenchReplication = { number: 1, tableNames: task.preload.map(({ table }) => table.name) }
+    const parts = { database, pipeline, replication }
+    if (task.tag === 'backlog') return await measureBacklog(options, { ...parts, task })
+    return await measureBetween(options, { ...parts, task }, async (place) => await timeCopies(options, database, task, place))
   })
 }
 
+/** Initial load, twin slots, the changes, and then the drains of all. */
+async function measureBacklog(options: RunOptions, parts: RunParts<BacklogTask>): Promise<Measurement> {
+  const { workload, peers: given, onProgress } = options
+  const { database, pipeline, replication, task } = parts
+  await pipeline.sync(replication)
+  await waitUntilClosed(pipeline.fileOf(replication.number), CLOSE_TIMEOUT_MS)
+  for (const place of ['before', 'after']) await database.client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [twinOf(replication, place)])
+  const [tableName] = replication.tableNames
+  const peers = PEER_BACKLOGS.includes(workload.name) && tableName !== undefined ? await PeerDrains.prepare(given, { database, replication, tableName, changeCount: workload.size }) : null
+  try {
+    onProgress(`${workload.name}: making changes …`)
+    await database.client.query(task.changesSql)
+    const endLsn = await flushedLsn(database)
+    return await measureBetween(options, parts, async (place) => [
+      ...(await timeDrains(options, database, { replication, endLsn, place })),
+      ...(peers === null || place === 'before' ? [] : await peers.time(endLsn)),
+    ])
+  } finally {
+    await peers?.close()
+  }
+}
+
+/** Our run, with the references before and after it. */
+async function measureBetween({ servers, workload, onProgress }: RunOptions, parts: RunParts<BacklogTask | SnapshotTask>, timeReferences: TimeReferences): Promise<Measurement> {
+  const { database, pipeline, replication, task } = parts
+  await database.client.query('CHECKPOINT')
+  const referenceCpu = await postgresCpuMeter(servers)
+  const before = await timeReferences('before')
+  const referencePostgresCpuSeconds = before.length === 0 ? null : await referenceCpu()
+  onProgress(`${workload.name}: syncChanges …`)
+  let closeSeconds: number | null = null
+  const { result, usage } = await measureUsage(
+    servers,
+    pipeline,
+    async () => await pipeline.sync(replication),
+    async () => {
+      closeSeconds = (await waitUntilClosed(pipeline.fileOf(1), CLOSE_TIMEOUT_MS)) / 1000
+    },
+  )
+  const after = await timeReferences('after')
+  const tables = task.preload.map(({ table }) => table)
+  return {
+    ...NOTHING_MEASURED,
+    ...usage,
+    seconds: result.seconds,
+    activities: result.activities,
+    closeSeconds,
+    references: joinTimes([...before, ...after]),
+    referencePostgresCpuSeconds,
+    faults: [...(await compareRows(database.client, pipeline.fileOf(1), tables)), ...countFaults(result, task.tag === 'backlog' ? task.expected : null)],
+  }
+}
+
 /** The seconds of each reference, in the order in which they were taken. */
-export function joinTimes(times: readonly (readonly [ReferenceName, number])[]): readonly ReferenceTimes[] {
+export function joinTimes(times: readonly ReferenceTime[]): readonly ReferenceTimes[] {
   const names = [...new Set(times.map(([name]) => name))]
   return names.map((name) => ({ name, seconds: times.flatMap(([other, seconds]) => (other === name ? [seconds] : [])) }))
 }
@@ -144,20 +182,6 @@ function countFaults({ result }: SyncRun, expected: BacklogTask['expected'] | nu
   return [`syncChanges reported ${total.inserts} inserts, ${total.updates} updates, ${total.deletes} deletes instead of ${expected.inserts}, ${expected.updates}, ${expected.deletes}`]
 }
 
-/** Initial load, twin slots, and then the changes that are to be drained. Returns where they end. */
-export async function makeBacklog(
-  { workload, onProgress }: RunOptions,
-  parts: { readonly database: BenchDatabase; readonly pipeline: BenchPipeline; readonly replication: BenchReplication; readonly task: Pick<BacklogTask, 'changesSql'> },
-): Promise<string> {
-  const { database, pipeline, replication, task } = parts
-  await pipeline.sync(replication)
-  await waitUntilClosed(pipeline.fileOf(replication.number), CLOSE_TIMEOUT_MS)
-  for (const place of ['before', 'after']) await database.client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [twinOf(replication, place)])
-  onProgress(`${workload.name}: making changes …`)
-  await database.client.query(task.changesSql)
-  return await flushedLsn(database)
-}
-
 /** The position behind a commit that is flushed: the walsender sends no more than that. */
 export async function flushedLsn(database: BenchDatabase): Promise<string> {
   await database.client.query('SET synchronous_commit = on; SELECT txid_current()')
@@ -172,15 +196,12 @@ function twinOf(replication: BenchReplication, place: string): string {
 
 /** Times `pg_recvlogical`, on a slot that stands where ours does. */
 export async function timeDrains(
-  { servers: { postgres, programs }, peers, workload }: RunOptions,
+  { servers: { postgres, programs } }: RunOptions,
   database: BenchDatabase,
   drain: { readonly replication: BenchReplication; readonly endLsn: string; readonly place: 'before' | 'after' },
-): Promise<readonly (readonly [ReferenceName, number])[]> {
+): Promise<readonly ReferenceTime[]> {
   const slot = { slotName: twinOf(drain.replication, drain.place), publicationName: publicationNameOf(drain.replication), endLsn: drain.endLsn }
   const target = { postgres, database: database.name }
-  if (drain.place === 'after' && peers.dltSourcePath !== null && ['W1', 'W2'].includes(workload.name)) {
-    return [['dlt', await timeDlt(peers, database, { tag: 'changes', ...slot })]]
-  }
   return programs.recvlogical === null ? [] : [['pg_recvlogical', await timeRecvlogical(programs.recvlogical, target, slot)]]
 }
 
@@ -189,12 +210,12 @@ async function timeCopies(
   database: BenchDatabase,
   { preload }: BacklogTask | SnapshotTask,
   place: 'before' | 'after',
-): Promise<readonly (readonly [ReferenceName, number])[]> {
+): Promise<readonly ReferenceTime[]> {
   const names = preload.map(({ table }) => table.name)
-  const times: (readonly [ReferenceName, number])[] = []
+  const times: ReferenceTime[] = []
   if (programs.psql !== null) times.push(['COPY csv', await timeCopy(programs.psql, { postgres, database: database.name }, names)])
   if (workload.name !== 'S1') return times
   if (peers.duckdbExtensionPath !== null) times.push(['DuckDB postgres', await duckdbReference(peers.duckdbExtensionPath, database.url, names)])
-  if (peers.dltSourcePath !== null && place === 'after') times.push(['dlt', await timeDlt(peers, database, { tag: 'snapshot', tableNames: names })])
+  if (place === 'after') times.push(...(await timePeerCopies(peers, database, { tableNames: names, rowCount: workload.size })))
   return times
 }

@@ -18,12 +18,18 @@ export interface PeerOptions {
   /** A folder with dlt's `pg_replication` source, and the Python that has its packages. */
   readonly dltSourcePath: string | null
   readonly python: string
+  /** A folder with the jars of Debezium's embedded engine and its PostgreSQL connector; `java` is the one on the PATH. */
+  readonly debeziumPath: string | null
+  /** ingestr's program, as a path or a name on the PATH. */
+  readonly ingestrProgram: string | null
 }
 
 /** What the command line asks for. */
 export interface BenchOptions {
   /** A tenth of the rows and less: under two minutes. Constant costs weigh more, so its ratios are lower. */
   readonly isQuick: boolean
+  /** What takes many minutes and gigabytes too: W3L, and the largest step of G1. */
+  readonly isLarge: boolean
   /** Runs of each workload; the medians are reported. */
   readonly runCount: number
   readonly workloads: readonly WorkloadName[]
@@ -43,14 +49,16 @@ export const USAGE = `npm run bench -- [options]
   --quick            small sizes, and ${QUICK_NAMES.join(', ')} alone unless --only names others
   --runs N           runs of each workload, medians are shown (default 1)
   --only W1,S1       some of ${WORKLOAD_NAMES.join(', ')}
-  --large            ${LARGE_NAMES.join(', ')} too (many minutes and gigabytes)
+  --large            ${LARGE_NAMES.join(', ')} and G1's 10,000,000 changes too (many minutes and gigabytes)
   --postgres M       major version of an embedded PostgreSQL, or "system" (default: one with pg_recvlogical beside it, if any)
   --json PATH        where the figures go as JSON (default: bench/results/<time>.json)
   --charts DIR       draw charts there, as SVG
   --profile DIR      write V8 CPU profiles of the worker there (slows it down)
   --duckdb-postgres-extension FILE   measure DuckDB's own postgres extension beside S1
   --dlt-source DIR   measure dlt's pg_replication source (that folder holds pg_replication/) beside W1, W2 and S1
-  --python PROGRAM   the Python that has dlt, duckdb and psycopg2 (default: python3)`
+  --python PROGRAM   the Python that has dlt, duckdb and psycopg2 (default: python3)
+  --debezium DIR     measure Debezium's embedded engine (the jars are in that folder) beside W1, W2 and S1; needs a JDK's java
+  --ingestr PROGRAM  measure ingestr beside W1, W2 and S1`
 
 /** Parses the arguments. Null when help was asked for. Throws an error with a text for the user. */
 export function parseBenchOptions(args: readonly string[]): BenchOptions | null {
@@ -68,6 +76,8 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions | null 
       'duckdb-postgres-extension': { type: 'string' },
       'dlt-source': { type: 'string' },
       'python': { type: 'string', default: 'python3' },
+      'debezium': { type: 'string' },
+      'ingestr': { type: 'string' },
       'help': { type: 'boolean', default: false },
     },
   })
@@ -76,6 +86,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions | null 
   const standard = values.quick ? QUICK_NAMES : WORKLOAD_NAMES.filter((name) => values.large || !LARGE_NAMES.includes(name))
   return {
     isQuick: values.quick,
+    isLarge: values.large,
     runCount: Number(values.runs),
     workloads: values.only === undefined ? standard : parseNames(values.only),
     postgres: values.postgres === 'system' ? 'system' : parsePostgresMajor(values.postgres),
@@ -86,6 +97,8 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions | null 
       duckdbExtensionPath: values['duckdb-postgres-extension'] ?? null,
       dltSourcePath: values['dlt-source'] ?? null,
       python: values.python,
+      debeziumPath: values.debezium ?? null,
+      ingestrProgram: values.ingestr ?? null,
     },
   }
 }

@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { devNull, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,13 +5,14 @@ import { fileURLToPath } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { PostgresServer } from '../src/embedded/postgres-server.ts'
 import type { PeerOptions } from './options.ts'
+import { runProgram, numberIn } from './run-program.ts'
 import type { BenchDatabase } from './servers.ts'
 
-/** A reference may take this long; then it is ended and the run fails. */
-const TIMEOUT_MS = 30 * 60_000
-
 /** What we are compared with. */
-export type ReferenceName = 'pg_recvlogical' | 'COPY csv' | 'DuckDB postgres' | 'dlt'
+export type ReferenceName = 'pg_recvlogical' | 'COPY csv' | 'DuckDB postgres' | 'dlt' | 'Debezium' | 'ingestr'
+
+/** Seconds that one of them took. */
+export type ReferenceTime = readonly [ReferenceName, number]
 
 /** How PostgreSQL's own programs find the server. */
 export interface ReferenceTarget {
@@ -73,9 +72,7 @@ export async function timeDlt({ dltSourcePath, python }: PeerOptions, database: 
       RUNTIME__LOG_LEVEL: 'ERROR',
       RUNTIME__DLTHUB_TELEMETRY: 'false',
     })
-    const seconds = Number(/^seconds (\d+(?:\.\d+)?)$/m.exec(output)?.[1])
-    if (!Number.isFinite(seconds)) throw new Error(`dlt's reference said no time: ${output}`)
-    return seconds
+    return numberIn(output, /^seconds (\d+\.\d+)$/m, 'dlt')
   } finally {
     await rm(directory, { recursive: true, force: true })
   }
@@ -90,24 +87,4 @@ async function timePostgresProgram(program: string, { postgres, database }: Refe
     LC_ALL: 'C',
   }, devNull)
   return (performance.now() - startMs) / 1000
-}
-
-/** Runs a program to its end and returns what it wrote, or lets the kernel throw it away. */
-async function runProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv, outputPath?: string): Promise<string> {
-  const nowhere = outputPath === undefined ? null : openSync(outputPath, 'w')
-  const child = spawn(program, args, { env, stdio: ['ignore', nowhere ?? 'pipe', 'pipe'], timeout: TIMEOUT_MS })
-  if (nowhere !== null) closeSync(nowhere)
-  let [output, complaints] = ['', '']
-  child.stdout?.on('data', (chunk: Buffer) => {
-    output += chunk.toString()
-  })
-  child.stderr?.on('data', (chunk: Buffer) => {
-    complaints += chunk.toString()
-  })
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', resolve)
-  })
-  if (code !== 0) throw new Error(`${program} ended with ${code === null ? 'a signal' : `exit code ${code}`}: ${complaints.trim()}`)
-  return output
 }

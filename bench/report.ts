@@ -51,6 +51,8 @@ const RATIO_FIGURES: Readonly<Record<ReferenceName, FigureName>> = {
   'COPY csv': 'ratioToCopy',
   'DuckDB postgres': 'ratioToDuckdbExtension',
   'dlt': 'ratioToDlt',
+  'Debezium': 'ratioToDebezium',
+  'ingestr': 'ratioToIngestr',
 }
 
 /** Puts the runs of one workload together; `unencrypted` is the report of the same work without TLS. */
@@ -150,6 +152,8 @@ export const FIGURES: Readonly<Record<FigureName, { readonly title: string; read
   ratioToCopy: { title: '÷ COPY … csv', show: times },
   ratioToDuckdbExtension: { title: "÷ DuckDB's postgres extension", show: times },
   ratioToDlt: { title: "÷ dlt's source", show: times },
+  ratioToDebezium: { title: "÷ Debezium's embedded engine", show: times },
+  ratioToIngestr: { title: '÷ ingestr', show: times },
   ratioToUnencrypted: { title: '÷ W1 without TLS', show: times },
   peakRssBytes: { title: 'peak RSS', show: megabytes },
   latencyP50Ms: { title: 'commit to visible, p50', show: milliseconds },

@@ -1,4 +1,4 @@
-import type { WorkloadName } from './options.ts'
+import type { BenchOptions, WorkloadName } from './options.ts'
 import { type BenchTable, documentsTable, insertSql, itemsTable, wideTable } from './tables.ts'
 
 /** Rows that are there before anything is measured: numbers 1 … `count` of the table. */
@@ -71,7 +71,7 @@ export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTa
 
 /** Figures that an aim may be about. */
 export type FigureName =
-  | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToUnencrypted' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
+  | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToDebezium' | 'ratioToIngestr' | 'ratioToUnencrypted' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
   | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'costGrowth' // prettier-ignore
 
 /** What must be reached: at least or at most a bound. */
@@ -98,8 +98,8 @@ const COPY_AIMS: readonly Aim[] = [{ figure: 'ratioToCopy', atLeast: 0.9 }, { fi
 
 const NO_CHANGES: ChangeCounts = { inserts: 0, updates: 0, deletes: 0 }
 
-/** The workloads at full or quick size. */
-export function workloadsOf(isQuick: boolean): readonly Workload[] {
+/** The workloads at full or quick size; `isLarge` adds the largest step of those that grow. */
+export function workloadsOf({ isQuick, isLarge }: Pick<BenchOptions, 'isQuick' | 'isLarge'>): readonly Workload[] {
   const pick = (full: number, quick: number): number => (isQuick ? quick : full)
   const items = itemsTable()
   const changeCount = pick(1_000_000, 100_000)
@@ -114,7 +114,7 @@ export function workloadsOf(isQuick: boolean): readonly Workload[] {
   return [
     {
       name: 'W1', title: 'single-row inserts, 100 per transaction', size: changeCount, task: insertsTask(changeCount),
-      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.6 }, { figure: 'ratioToDlt', atLeast: 16 }, MEMORY, EVENT_LOOP],
+      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.6 }, ...peerAims({ dlt: 16, debezium: 4.5, ingestr: 6 }), MEMORY, EVENT_LOOP],
     },
     {
       name: 'W2', title: `mixed changes (40 % insert, 40 % update, 20 % delete), 1–10 per transaction, of a table of ${count(mixedRows)} rows`, size: changeCount,
@@ -122,7 +122,7 @@ export function workloadsOf(isQuick: boolean): readonly Workload[] {
         tag: 'backlog', preload: [{ table: items, count: mixedRows }], changesSql: mixedSql(items, changeCount, mixedRows),
         expected: { inserts: changeCount * 0.4, updates: changeCount * 0.4, deletes: changeCount * 0.2 }, isEncrypted: false,
       },
-      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.8 }, { figure: 'ratioToDlt', atLeast: 16 }, MEMORY, EVENT_LOOP],
+      aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.8 }, ...peerAims({ dlt: 16, debezium: 4, ingestr: 9 }), MEMORY, EVENT_LOOP],
     },
     { name: 'W3', title: 'one transaction of inserts', size: pick(2_000_000, 200_000), task: largeTransaction(pick(2_000_000, 200_000)), aims: largeAims },
     { name: 'W3L', title: 'one transaction of many more inserts', size: pick(10_000_000, 1_000_000), task: largeTransaction(pick(10_000_000, 1_000_000)), aims: largeAims },
@@ -150,7 +150,7 @@ export function workloadsOf(isQuick: boolean): readonly Workload[] {
     },
     {
       name: 'G1', title: 'W1 with growing backlogs', size: 0,
-      task: { tag: 'growth', unit: 'changes', steps: [10_000, 100_000, ...(isQuick ? [] : [1_000_000])].map((size) => ({ size, task: insertsTask(size) })) },
+      task: { tag: 'growth', unit: 'changes', steps: [10_000, 100_000, ...(isQuick ? [] : [1_000_000]), ...(isLarge ? [10_000_000] : [])].map((size) => ({ size, task: insertsTask(size) })) },
       aims: [{ figure: 'costGrowth', atMost: 1 }],
     },
     {
@@ -159,6 +159,10 @@ export function workloadsOf(isQuick: boolean): readonly Workload[] {
       aims: [{ figure: 'costGrowth', atMost: 1 }],
     },
   ] // prettier-ignore
+}
+
+function peerAims({ dlt, debezium, ingestr }: Readonly<Record<'dlt' | 'debezium' | 'ingestr', number>>): readonly Aim[] {
+  return [{ figure: 'ratioToDlt', atLeast: dlt }, { figure: 'ratioToDebezium', atLeast: debezium }, { figure: 'ratioToIngestr', atLeast: ingestr }]
 }
 
 function count(value: number): string {

@@ -5,7 +5,7 @@ import { summarize } from '../../../bench/report.ts'
 import { workloadsOf } from '../../../bench/workloads.ts'
 
 function reportOf(name: string, given: Partial<typeof NOTHING_MEASURED> | object) {
-  const workload = workloadsOf(false).find((each) => each.name === name)
+  const workload = workloadsOf({ isQuick: false, isLarge: false }).find((each) => each.name === name)
   if (workload === undefined) throw new Error('no workload')
   return summarize(workload, [{ ...NOTHING_MEASURED, ...given }])
 }

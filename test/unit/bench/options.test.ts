@@ -23,6 +23,11 @@ describe('the command line of the benchmark', () => {
     expect(parseBenchOptions(['--postgres', '17', '--quick', '--runs', '3'])).toMatchObject({ postgres: 17, isQuick: true, runCount: 3 })
   })
 
+  it('measures programs of others only where they are given', () => {
+    expect(parseBenchOptions([])?.peers).toEqual({ duckdbExtensionPath: null, dltSourcePath: null, python: 'python3', debeziumPath: null, ingestrProgram: null })
+    expect(parseBenchOptions(['--debezium', 'jars', '--ingestr', 'ingestr'])?.peers).toMatchObject({ debeziumPath: 'jars', ingestrProgram: 'ingestr' })
+  })
+
   it.each([[['--only', 'W9']], [['--runs', '0']], [['--runs', 'many']], [['--postgres', '9']], [['--fast']]])('refuses %j', (args) => {
     expect(() => parseBenchOptions(args)).toThrow()
   })
@@ -34,7 +39,7 @@ describe('the command line of the benchmark', () => {
 
 describe('the workloads', () => {
   it.each([true, false])('are made of exactly as many changes and rows as they say (quick: %s)', (isQuick) => {
-    for (const { size, task } of workloadsOf(isQuick)) {
+    for (const { size, task } of workloadsOf({ isQuick, isLarge: false })) {
       if (task.tag === 'snapshot') expect(task.preload.reduce((sum, { count }) => sum + count, 0)).toBe(size)
       if (task.tag !== 'backlog') continue
       const { inserts, updates, deletes } = task.expected
@@ -44,7 +49,13 @@ describe('the workloads', () => {
     }
   })
 
+  it('grow to ten million changes only when the largest sizes are asked for', () => {
+    const backlogs = (isLarge: boolean) => workloadsOf({ isQuick: false, isLarge }).flatMap(({ name, task }) => (name === 'G1' && task.tag === 'growth' ? task.steps.map(({ size }) => size) : []))
+    expect(backlogs(false)).toEqual([10_000, 100_000, 1_000_000])
+    expect(backlogs(true)).toEqual([10_000, 100_000, 1_000_000, 10_000_000])
+  })
+
   it('have each name once', () => {
-    expect(workloadsOf(false).map(({ name }) => name)).toEqual(WORKLOAD_NAMES)
+    expect(workloadsOf({ isQuick: false, isLarge: false }).map(({ name }) => name)).toEqual(WORKLOAD_NAMES)
   })
 })

@@ -7,7 +7,7 @@ import { workloadsOf, type Workload } from '../../../bench/workloads.ts'
 const MEGABYTE = 1024 * 1024
 
 function workload(name = 'W1'): Workload {
-  const found = workloadsOf(false).find((each) => each.name === name)
+  const found = workloadsOf({ isQuick: false, isLarge: false }).find((each) => each.name === name)
   if (found === undefined) throw new Error('no workload')
   return found
 }
