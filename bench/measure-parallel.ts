@@ -1,6 +1,6 @@
 import { compareRows, waitUntilClosed } from './equality.ts'
-import { flushedLsn, joinTimes, NOTHING_MEASURED, timeDrains, type Measurement, type RunOptions } from './measure-sync.ts'
-import { BenchPipeline, publicationNameOf, slotNameOf } from './pipeline.ts'
+import { flushedLsn, joinTimes, NOTHING_MEASURED, timeDrains, withNotes, type Measurement, type RunOptions } from './measure-sync.ts'
+import { BenchPipeline, publicationNameOf, slotNameOf, type WorkerNotes } from './pipeline.ts'
 import { createDatabase } from './servers.ts'
 import { itemsTable } from './tables.ts'
 import { measureUsage } from './usage.ts'
@@ -17,7 +17,7 @@ export async function measureParallel(options: RunOptions, { pipelineCount, chan
   try {
     for (const { table } of parts) await database.client.query(table.createSql)
     const pipeline = await BenchPipeline.start({ name, temporal: servers.temporal, sourceUrls: parts.map(() => database.url), profileDirectory })
-    let eventLoopDelayP99Ms = 0
+    let notes: WorkerNotes
     let measured: Measurement
     try {
       for (const { replication } of parts) {
@@ -51,9 +51,9 @@ export async function measureParallel(options: RunOptions, { pipelineCount, chan
       for (const { table, replication } of parts) faults.push(...(await compareRows(database.client, pipeline.fileOf(replication.number), [table])))
       measured = { ...NOTHING_MEASURED, ...usage, seconds, references: joinTimes([...before, ...after]), faults }
     } finally {
-      eventLoopDelayP99Ms = (await pipeline.stop()).eventLoopDelayP99Ms
+      notes = await pipeline.stop()
     }
-    return { ...measured, figures: { eventLoopDelayP99Ms } }
+    return withNotes(measured, notes)
   } finally {
     await database.drop()
   }

@@ -29,7 +29,7 @@ export interface GrowthStep {
 
 /** One run of one workload. Seconds are of a wall clock; null = was not or could not be measured. */
 export interface Measurement extends Usage {
-  /** From the client's start of `syncChanges` to its result. */
+  /** From the client's start of `syncChanges` to its result, and DuckDB's checkpoint when the file is closed. */
   readonly seconds: number | null
   /** Where that time went, as the workflow's history has it. */
   readonly activities: readonly ActivityTime[]
@@ -82,7 +82,7 @@ export async function withPipeline(
       measured = await work(database, pipeline)
     } finally {
       const notes = await pipeline.stop()
-      if (measured !== null) measured = { ...measured, figures: { eventLoopDelayP99Ms: notes.eventLoopDelayP99Ms, ...measured.figures, ...setup.onNotes?.(notes) } }
+      if (measured !== null) measured = withNotes(measured, notes, setup.onNotes)
     }
     return measured
   } finally {
@@ -99,6 +99,13 @@ interface RunParts<T> {
 }
 
 type TimeReferences = (place: 'before' | 'after') => Promise<readonly ReferenceTime[]>
+
+/** What the worker noted belongs to the measurement; a checkpoint to what the rows took. */
+export function withNotes(measured: Measurement, notes: WorkerNotes, figuresOf?: (notes: WorkerNotes) => Measurement['figures']): Measurement {
+  const { eventLoopDelayP99Ms, checkpointSeconds } = notes
+  const seconds = measured.seconds === null ? null : measured.seconds + checkpointSeconds
+  return { ...measured, seconds, figures: { eventLoopDelayP99Ms, ...(seconds === null ? {} : { checkpointSeconds }), ...measured.figures, ...figuresOf?.(notes) } }
+}
 
 /** A backlog or a snapshot, by `syncChanges`, between two runs of each reference. */
 export async function measureSync(options: RunOptions, task: BacklogTask | SnapshotTask, suffix = ''): Promise<Measurement> {

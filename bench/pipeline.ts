@@ -35,6 +35,8 @@ export interface DestinationCommit {
 /** What the worker noted of itself until it ended. */
 export interface WorkerNotes {
   readonly eventLoopDelayP99Ms: number
+  /** What DuckDB had left to write when its files were closed. */
+  readonly checkpointSeconds: number
   readonly commits: readonly DestinationCommit[]
 }
 
@@ -214,8 +216,8 @@ function inputOf(replication: BenchReplication): ReplicationInput {
 }
 
 function parseNotes(text: string): WorkerNotes {
-  const { eventLoopDelayP99Ms, commits } = JSON.parse(text) as { eventLoopDelayP99Ms: number; commits: readonly (readonly [number, string, number])[] }
-  return { eventLoopDelayP99Ms, commits: commits.map(([visibleMs, lsn, transactionMs]) => ({ visibleMs, appliedLsn: BigInt(lsn), transactionMs })) }
+  const { eventLoopDelayP99Ms, checkpointMs, commits } = JSON.parse(text) as { eventLoopDelayP99Ms: number; checkpointMs: number; commits: readonly (readonly [number, string, number])[] }
+  return { eventLoopDelayP99Ms, checkpointSeconds: checkpointMs / 1000, commits: commits.map(([visibleMs, lsn, transactionMs]) => ({ visibleMs, appliedLsn: BigInt(lsn), transactionMs })) }
 }
 
 type History = Awaited<ReturnType<WorkflowHandle['fetchHistory']>>

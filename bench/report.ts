@@ -164,6 +164,7 @@ export const FIGURES: Readonly<Record<FigureName, { readonly title: string; read
   idleCpuShare: { title: 'share of a core', show: (value) => `${(value * 100).toFixed(2)} %` },
   idleEventsPer10s: { title: 'history events per 10 s', show: (value) => value.toFixed(2) },
   eventLoopDelayP99Ms: { title: 'event loop delay, p99', show: milliseconds },
+  checkpointSeconds: { title: "of it DuckDB's checkpoint at the end", show: (value) => `${value.toFixed(2)} s` },
   costGrowth: { title: 'cost of a unit in the largest step ÷ in the cheapest before it', show: times },
 }
 

@@ -1,8 +1,8 @@
 /**
  * Loaded into the measured worker (`NODE_OPTIONS=--import …`). Writes when the process ends:
  *
- * - `BENCH_PROBE_PATH`: how late the event loop was, and each commit at the destination: when its rows became visible (milliseconds of Unix
- *   time), the LSN that is applied then, and how long its transaction took;
+ * - `BENCH_PROBE_PATH`: how late the event loop was, how long DuckDB's last checkpoints took (of files that are closed), and each commit at the
+ *   destination: when its rows became visible (milliseconds of Unix time), the LSN that is applied then, and how long its transaction took;
  * - `BENCH_PROFILE_PATH`: a V8 CPU profile of the main thread (Node's own `--cpu-prof` may not stand in NODE_OPTIONS).
  */
 import { writeFileSync } from 'node:fs'
@@ -34,6 +34,7 @@ function probe(path, from) {
   const delay = monitorEventLoopDelay({ resolution: 10 })
   delay.enable()
   const commits = []
+  let checkpointMs = 0
   const { DuckDBConnection } = createRequire(from)('@duckdb/node-api')
   const { run } = DuckDBConnection.prototype
   const open = new WeakMap()
@@ -42,7 +43,9 @@ function probe(path, from) {
     const transaction = open.get(this)
     const lsn = APPLIED_LSN.exec(sql)?.[1]
     if (transaction !== undefined && lsn !== undefined) transaction.lsn = lsn
+    const startMs = performance.now()
     const result = await run.call(this, sql, ...rest)
+    if (sql === 'CHECKPOINT') checkpointMs += performance.now() - startMs
     if (sql === 'COMMIT' && transaction?.lsn != null) {
       const nowMs = performance.now()
       commits.push([performance.timeOrigin + nowMs, transaction.lsn, nowMs - transaction.startMs])
@@ -50,6 +53,6 @@ function probe(path, from) {
     return result
   }
   process.once('exit', () => {
-    writeFileSync(path, JSON.stringify({ eventLoopDelayP99Ms: delay.percentile(99) / 1e6, eventLoopDelayMaxMs: delay.max / 1e6, commits }))
+    writeFileSync(path, JSON.stringify({ eventLoopDelayP99Ms: delay.percentile(99) / 1e6, eventLoopDelayMaxMs: delay.max / 1e6, checkpointMs, commits }))
   })
 }

@@ -72,7 +72,7 @@ export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTa
 /** Figures that an aim may be about. */
 export type FigureName =
   | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToDebezium' | 'ratioToIngestr' | 'ratioToUnencrypted' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
-  | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'costGrowth' // prettier-ignore
+  | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'checkpointSeconds' | 'costGrowth' // prettier-ignore
 
 /** What must be reached: at least or at most a bound. */
 export interface Aim {

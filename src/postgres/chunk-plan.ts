@@ -7,12 +7,15 @@ import type { StoredTable } from './stored-table.ts'
 
 /** Rows of a range may be this many times the target before it is worth a second one. */
 const TOLERANCE = 1.5
-/** Enough sampled pages and rows per range that ranges differ by some ten percent only, also where a page holds neighbours. */
-const SAMPLED_PAGES_PER_RANGE = 20
+/** Enough sampled pages per range that ranges differ by some ten percent only where a page holds neighbours; fewer of them of very many ranges. */
+const SAMPLED_PAGES_PER_RANGE = 120
+const MINIMUM_PAGES_PER_RANGE = 20
+const MAXIMUM_SAMPLED_PAGES = 20_000
 const SAMPLED_ROWS_PER_RANGE = 100
 /** Up to here a table is sampled whole. */
 const MINIMUM_SAMPLED_ROWS = 20_000
 /** What the server has to sort at most (about). */
+const SORTED_ROWS_PER_RANGE = 1_000
 const MAXIMUM_SORTED_ROWS = 200_000
 
 /**
@@ -103,12 +106,13 @@ async function sampleBoundaries(client: SqlClient, table: TableSchema, options: 
   const share = Math.min(
     1,
     Math.max(
-      (rangeCount * SAMPLED_PAGES_PER_RANGE) / Math.max(1, stored.pageCount),
+      Math.max(rangeCount * MINIMUM_PAGES_PER_RANGE, Math.min(rangeCount * SAMPLED_PAGES_PER_RANGE, MAXIMUM_SAMPLED_PAGES)) / Math.max(1, stored.pageCount),
       (rangeCount * SAMPLED_ROWS_PER_RANGE) / estimatedRows,
       MINIMUM_SAMPLED_ROWS / estimatedRows,
     ),
   )
-  const thinning = Math.min(1, MAXIMUM_SORTED_ROWS / (share * estimatedRows))
+  const sortedRows = Math.min(MAXIMUM_SORTED_ROWS, Math.max(MINIMUM_SAMPLED_ROWS, rangeCount * SORTED_ROWS_PER_RANGE))
+  const thinning = Math.min(1, sortedRows / (share * estimatedRows))
   // The sample's own size tells how many rows there are, which after many changes the planner does not know.
   const sampledRowsPerRange = Math.max(1, targetRows * share * thinning)
   const conditions = [...(options.filter === null ? [] : [`(${options.filter})`]), ...(thinning < 1 ? [`random() < ${thinning.toFixed(6)}`] : [])]
