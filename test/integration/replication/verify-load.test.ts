@@ -9,7 +9,7 @@ import { type Burst, burst, RANDOM_TABLES, runBurst } from '../../support/random
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 import { randomNumbers } from '../../support/worker-harness.ts'
 
-/** Verifications under write load, every second one with a kill (long mode: 400); `VERIFY_SEED` chooses the writers' work. */
+/** Verifications under write load, every second one with a kill (long mode: 200); `VERIFY_SEED` chooses the writers' work. */
 const ROUNDS = Number(process.env['VERIFY_ROUNDS'] ?? '1')
 const SEED = Number(process.env['VERIFY_SEED'] ?? '7')
 /** Between two bursts of the writers: the machine has two cores, and what is looked at shall have one. */
