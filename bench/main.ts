@@ -39,7 +39,7 @@ async function main(options: BenchOptions): Promise<boolean> {
         say(`${workload.name}: run ${run}: ${runText(measured)}`)
         runs.push(measured)
       }
-      reports.push(summarize(workload, runs, reports.find((report) => report.workload === 'W1')))
+      reports.push(summarize(workload, runs, reports))
     }
     const path = resolve(options.jsonPath ?? join(projectRoot, 'bench', 'results', `${machine.time.replaceAll(/[:.]/g, '-')}.json`))
     await mkdir(dirname(path), { recursive: true })

@@ -111,7 +111,8 @@ export function withNotes(measured: Measurement, notes: WorkerNotes, figuresOf?:
 export async function measureSync(options: RunOptions, task: BacklogTask | SnapshotTask, suffix = ''): Promise<Measurement> {
   const isEncrypted = task.tag === 'backlog' && task.isEncrypted
   return await withPipeline(options, { preload: task.preload, isEncrypted, suffix }, async (database, pipeline) => {
-    const replication: BenchReplication = { number: 1, tableNames: task.preload.map(({ table }) => table.name) }
+    const writeMode = task.tag === 'backlog' ? task.writeMode : undefined
+    const replication: BenchReplication = { number: 1, tableNames: task.preload.map(({ table }) => table.name), ...(writeMode === undefined ? {} : { writeMode }) }
     const parts = { database, pipeline, replication }
     if (task.tag === 'backlog') return await measureBacklog(options, { ...parts, task })
     return await measureBetween(options, { ...parts, task }, async (place) => await timeCopies(options, database, task, place))
@@ -167,7 +168,7 @@ async function measureBetween({ servers, workload, onProgress }: RunOptions, par
     closeSeconds,
     references: joinTimes([...before, ...after]),
     referencePostgresCpuSeconds,
-    faults: [...(await compareRows(database.client, pipeline.fileOf(1), tables)), ...countFaults(result, task.tag === 'backlog' ? task.expected : null)],
+    faults: [...(await compareRows(database.client, pipeline.fileOf(1), tables, replication.writeMode)), ...countFaults(result, task.tag === 'backlog' ? task.expected : null)],
   }
 }
 

@@ -5,7 +5,7 @@ import type { Client, WorkflowHandle } from '@temporalio/client'
 import { projectRoot } from '../src/embedded/project-directory.ts'
 import type { TemporalServer } from '../src/embedded/temporal-server.ts'
 import { startWorkerProcess, type WorkerProcess } from '../src/embedded/worker-process.ts'
-import type { ReplicationInput } from '../src/model/spec.ts'
+import type { ReplicationInput, WriteMode } from '../src/model/spec.ts'
 import type { ReplicationStatus } from '../src/model/status.ts'
 import { connectClient } from '../src/temporal-connection.ts'
 import type { replicate, syncChanges, SyncChangesResult } from '../src/workflows/index.ts'
@@ -58,6 +58,8 @@ export interface PipelineOptions {
 export interface BenchReplication {
   readonly number: number
   readonly tableNames: readonly string[]
+  /** Absent = `merge`. */
+  readonly writeMode?: WriteMode
 }
 
 /** Names that the benchmark's replications have. */
@@ -212,7 +214,8 @@ export class RunningReplication {
 
 function inputOf(replication: BenchReplication): ReplicationInput {
   const name = `bench${replication.number}`
-  return { source: name, destination: name, slotName: slotNameOf(replication), publicationName: publicationNameOf(replication), tableNames: [...replication.tableNames] }
+  const { tableNames, writeMode } = replication
+  return { source: name, destination: name, slotName: slotNameOf(replication), publicationName: publicationNameOf(replication), tableNames: [...tableNames], ...(writeMode === undefined ? {} : { writeMode }) }
 }
 
 function parseNotes(text: string): WorkerNotes {

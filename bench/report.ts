@@ -1,6 +1,7 @@
 import Table from 'cli-table3'
 import type { GrowthStep, Measurement } from './measure-sync.ts'
 import type { ReferenceName } from './references.ts'
+import type { WorkloadName } from './options.ts'
 import type { Aim, FigureName, Workload } from './workloads.ts'
 
 /** Our speed by a reference's of the same run. */
@@ -55,8 +56,13 @@ const RATIO_FIGURES: Readonly<Record<ReferenceName, FigureName>> = {
   'ingestr': 'ratioToIngestr',
 }
 
-/** Puts the runs of one workload together; `unencrypted` is the report of the same work without TLS. */
-export function summarize(workload: Workload, runs: readonly Measurement[], unencrypted?: WorkloadReport): WorkloadReport {
+/** Whose work is the same but for one thing, and the figure that tells what this comes to. */
+const PLAIN: Readonly<Partial<Record<WorkloadName, readonly [plain: WorkloadName, figure: FigureName]>>> = { W4: ['W1', 'ratioToUnencrypted'], W2A: ['W2', 'ratioToMerge'], W2S: ['W2', 'ratioToMerge'] }
+
+/** Puts the runs of one workload together; `others` are reports of the same bench, some of which may be of the same work without TLS or history. */
+export function summarize(workload: Workload, runs: readonly Measurement[], others: readonly WorkloadReport[] = []): WorkloadReport {
+  const [plainName, plainFigure] = PLAIN[workload.name] ?? []
+  const plainSeconds = others.find((report) => report.workload === plainName)?.seconds ?? null
   const seconds = median(runs.map((run) => run.seconds))
   const perMillion = (spent: number | null): number | null => (spent === null || workload.size === 0 ? null : (spent / workload.size) * 1e6)
   const ratios = ratiosOf(runs)
@@ -67,7 +73,7 @@ export function summarize(workload: Workload, runs: readonly Measurement[], unen
     ...withoutNull(measured),
     ...Object.fromEntries(ratios.map(({ reference, ratio }) => [RATIO_FIGURES[reference], ratio])),
     ...(peakRssBytes === null ? {} : { peakRssBytes }),
-    ...(workload.name === 'W4' && seconds !== null && unencrypted?.seconds != null ? { ratioToUnencrypted: unencrypted.seconds / seconds } : {}),
+    ...(plainFigure !== undefined && seconds !== null && plainSeconds !== null ? { [plainFigure]: plainSeconds / seconds } : {}),
   }
   return {
     workload: workload.name,
@@ -155,6 +161,7 @@ export const FIGURES: Readonly<Record<FigureName, { readonly title: string; read
   ratioToDebezium: { title: "÷ Debezium's embedded engine", show: times },
   ratioToIngestr: { title: '÷ ingestr', show: times },
   ratioToUnencrypted: { title: '÷ W1 without TLS', show: times },
+  ratioToMerge: { title: '÷ W2 (merge)', show: times },
   peakRssBytes: { title: 'peak RSS', show: megabytes },
   latencyP50Ms: { title: 'commit to visible, p50', show: milliseconds },
   latencyP99Ms: { title: 'commit to visible, p99', show: milliseconds },

@@ -1,3 +1,4 @@
+import type { WriteMode } from '../src/model/spec.ts'
 import type { BenchOptions, WorkloadName } from './options.ts'
 import { type BenchTable, documentsTable, insertSql, itemsTable, wideTable } from './tables.ts'
 
@@ -22,6 +23,8 @@ export interface BacklogTask {
   readonly changesSql: string
   readonly expected: ChangeCounts
   readonly isEncrypted: boolean
+  /** Absent = `merge`. */
+  readonly writeMode?: WriteMode
 }
 
 /** An initial load, init of publication and slot included. */
@@ -71,7 +74,7 @@ export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTa
 
 /** Figures that an aim may be about. */
 export type FigureName =
-  | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToDebezium' | 'ratioToIngestr' | 'ratioToUnencrypted' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
+  | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToDebezium' | 'ratioToIngestr' | 'ratioToUnencrypted' | 'ratioToMerge' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
   | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'checkpointSeconds' | 'costGrowth' // prettier-ignore
 
 /** What must be reached: at least or at most a bound. */
@@ -111,19 +114,21 @@ export function workloadsOf({ isQuick, isLarge }: Pick<BenchOptions, 'isQuick' |
   const wide = wideTasks(pick(50_000, 5_000), pick(5_000, 500))
   const idleSeconds = pick(120, 60)
   const rate = 1_000
+  const mixed: BacklogTask = {
+    tag: 'backlog', preload: [{ table: items, count: mixedRows }], changesSql: mixedSql(items, changeCount, mixedRows),
+    expected: { inserts: changeCount * 0.4, updates: changeCount * 0.4, deletes: changeCount * 0.2 }, isEncrypted: false,
+  }
   return [
     {
       name: 'W1', title: 'single-row inserts, 100 per transaction', size: changeCount, task: insertsTask(changeCount),
       aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.6 }, ...peerAims({ dlt: 16, debezium: 4.5, ingestr: 6 }), MEMORY, EVENT_LOOP],
     },
     {
-      name: 'W2', title: `mixed changes (40 % insert, 40 % update, 20 % delete), 1–10 per transaction, of a table of ${count(mixedRows)} rows`, size: changeCount,
-      task: {
-        tag: 'backlog', preload: [{ table: items, count: mixedRows }], changesSql: mixedSql(items, changeCount, mixedRows),
-        expected: { inserts: changeCount * 0.4, updates: changeCount * 0.4, deletes: changeCount * 0.2 }, isEncrypted: false,
-      },
+      name: 'W2', title: `mixed changes (40 % insert, 40 % update, 20 % delete), 1–10 per transaction, of a table of ${count(mixedRows)} rows`, size: changeCount, task: mixed,
       aims: [{ figure: 'ratioToRecvlogical', atLeast: 1.8 }, ...peerAims({ dlt: 16, debezium: 4, ingestr: 9 }), MEMORY, EVENT_LOOP],
     },
+    { name: 'W2A', title: 'W2 with writeMode append', size: changeCount, task: { ...mixed, writeMode: 'append' }, aims: [{ figure: 'ratioToMerge', atLeast: 1 }, MEMORY, EVENT_LOOP] },
+    { name: 'W2S', title: 'W2 with writeMode scd2', size: changeCount, task: { ...mixed, writeMode: 'scd2' }, aims: [{ figure: 'ratioToMerge', atLeast: 0.4 }, MEMORY, EVENT_LOOP] },
     { name: 'W3', title: 'one transaction of inserts', size: pick(2_000_000, 200_000), task: largeTransaction(pick(2_000_000, 200_000)), aims: largeAims },
     { name: 'W3L', title: 'one transaction of many more inserts', size: pick(10_000_000, 1_000_000), task: largeTransaction(pick(10_000_000, 1_000_000)), aims: largeAims },
     {

@@ -56,7 +56,14 @@ describe('a report', () => {
 
   it('compares the same work with and without TLS', () => {
     const plain = summarize(workload(), [measurement({ seconds: 4 })])
-    expect(summarize(workload('W4'), [measurement({ seconds: 5 })], plain).verdicts[0]).toMatchObject({ value: 0.8, isReached: true })
+    expect(summarize(workload('W4'), [measurement({ seconds: 5 })], [plain]).verdicts[0]).toMatchObject({ value: 0.8, isReached: true })
+  })
+
+  it('compares the same changes with and without a history', () => {
+    const merge = summarize(workload('W2'), [measurement({ seconds: 4 })])
+    expect(summarize(workload('W2A'), [measurement({ seconds: 5 })], [merge]).verdicts[0]).toMatchObject({ aim: { figure: 'ratioToMerge' }, value: 0.8, isReached: false })
+    expect(summarize(workload('W2S'), [measurement({ seconds: 8 })], [merge]).verdicts[0]).toMatchObject({ aim: { figure: 'ratioToMerge' }, value: 0.5, isReached: true })
+    expect(summarize(workload('W2S'), [measurement({ seconds: 8 })]).verdicts[0]).toMatchObject({ value: null })
   })
 
   it('shows wrong rows whatever the speed', () => {
