@@ -239,7 +239,7 @@ export class SlotSession {
 
   async #copySlice(request: SliceRequest, context: OperationContext, signal: AbortSignal): Promise<SliceOutcome> {
     const wanted = this.#wantedTables(request.tableNames)
-    const kept = await this.#loadSnapshots(wanted, signal)
+    const { loaded: kept } = await this.#loadSnapshots(wanted, { signal, endsAtMs: Infinity })
     const copied = { ...kept, ...(signal.aborted ? {} : await this.#copyTables(this.#tablesToCopy(wanted), context, signal)) }
     for (const table of this.#tables.values()) {
       const name = tableKey(table.record.source)
@@ -253,8 +253,8 @@ export class SlotSession {
     const startMs = performance.now()
     const untilLsn = await this.#resolveUntil(request.untilLsn)
     // Changes go on top of the slot's own snapshot: it comes first.
-    const kept = await this.#loadSnapshots(null, ended.signal)
-    if (ended.signal.aborted) return { ended: 'aborted', copied: kept, untilLsn: untilLsn === null ? null : formatLsn(untilLsn) }
+    const { loaded: kept, isDone } = await this.#loadSnapshots(null, { signal: ended.signal, endsAtMs: startMs + request.maxBusyMs })
+    if (ended.signal.aborted || !isDone) return { ended: ended.signal.aborted ? 'aborted' : 'time', copied: kept, untilLsn: untilLsn === null ? null : formatLsn(untilLsn) }
     await this.#flow.flow(context.signal)
     // What was done at the source while nobody looked belongs to what this slice has to reach.
     this.#catalog.oweLook()
@@ -362,12 +362,12 @@ export class SlotSession {
   }
 
   /** What is left of snapshots that were kept with the slot: see {@link SnapshotLoader}. */
-  async #loadSnapshots(wanted: ReadonlySet<number> | null, signal: AbortSignal): Promise<Record<string, { rows: number }>> {
+  async #loadSnapshots(wanted: ReadonlySet<number> | null, time: { readonly signal: AbortSignal; readonly endsAtMs: number }): Promise<{ readonly loaded: Record<string, { rows: number }>; readonly isDone: boolean }> {
     const { spec, source, destination, fence } = this.#options
     const tables = [...this.#tables.values()]
     const isOtherMode = spec.snapshotMode !== 'persisted' && !tables.some(({ record }) => record.copy?.isKept === true && record.state === 'snapshotting')
     if (isOtherMode && !this.#hasLoadedSnapshots) this.#hasLoadedSnapshots = await dropUnloaded(source, spec.slotName, this.#warned)
-    if (isOtherMode || this.#hasLoadedSnapshots) return {}
+    if (isOtherMode || this.#hasLoadedSnapshots) return { loaded: {}, isDone: true }
     const isOther = ({ record }: TableRuntime): boolean => wanted?.has(record.oid) === false
     const loader = new SnapshotLoader({
       source,
@@ -382,12 +382,12 @@ export class SlotSession {
       warn: (warning) => void this.#warned.add(warning),
     })
     try {
-      await loader.run(tables.filter((table) => !isOther(table)), tables.filter(isOther), signal)
-      this.#hasLoadedSnapshots = wanted === null && !signal.aborted
+      const isDone = await loader.run(tables.filter((table) => !isOther(table)), tables.filter(isOther), time)
+      this.#hasLoadedSnapshots = wanted === null && isDone
+      return { loaded: loader.copied, isDone }
     } finally {
       this.#activity = ''
     }
-    return loader.copied
   }
 
   async #copyTables(tables: readonly TableRuntime[], context: OperationContext, signal: AbortSignal): Promise<Record<string, { rows: number }>> {

@@ -24,6 +24,11 @@ export interface SnapshotLoaderOptions {
   readonly warn: (warning: string) => void
 }
 
+interface LoadTime {
+  readonly signal: AbortSignal
+  readonly endsAtMs: number
+}
+
 /** Of another mode, before a change of it: nobody will load them. Tells whether they are gone; where not, a warning says so. */
 export async function dropUnloaded(source: Source, slotName: string, warnings: Set<string>): Promise<boolean> {
   try {
@@ -49,34 +54,40 @@ export class SnapshotLoader {
   readonly #options: SnapshotLoaderOptions
   /** Rows by `schema.table`. */
   readonly copied: Record<string, { rows: number }> = {}
+  #isOver = false
 
   constructor(options: SnapshotLoaderOptions) {
     this.#options = options
   }
 
-  /** Loads the snapshots of these tables, and drops those that nobody waits for any more; `others` may come later. Resolves when there is none left, or after an abort. */
-  async run(tables: readonly TableRuntime[], others: readonly TableRuntime[], signal: AbortSignal): Promise<void> {
+  /**
+   * Loads the snapshots of these tables, and drops those that nobody waits for any more; `others` may come later. False = it ended before all were loaded: after an abort, or with the
+   * first range that was done after `endsAtMs` (of `performance.now()`); it goes on where it was when it is called again.
+   */
+  async run(tables: readonly TableRuntime[], others: readonly TableRuntime[], { signal, endsAtMs }: LoadTime): Promise<boolean> {
     const { source, slotName, appliedLsn } = this.#options
     const snapshots = await source.listSnapshots(slotName)
     for (const table of tables) {
-      if (signal.aborted) return
+      if (signal.aborted || this.#isOver) return false
       if (!table.needsCopy) continue
       const snapshot = snapshots.find(({ tableOid, lsn }) => tableOid === table.record.oid && lsn === appliedLsn)
-      if (snapshot !== undefined) await this.#onTable(table, async () => this.#load(table, snapshot, signal))
+      if (snapshot !== undefined) await this.#onTable(table, async () => this.#load(table, snapshot, { signal, endsAtMs }))
       else if (table.record.copy?.isKept === true) await this.#giveUp(table)
     }
-    if (signal.aborted) return
+    if (signal.aborted || this.#isOver) return false
     // The rest is of tables that are loaded, have failed or were given up, or are not replicated any more.
     const waiting = new Set(others.filter(({ needsCopy }) => needsCopy).map(({ record }) => record.oid))
     await source.dropSnapshots(snapshots.filter(({ tableOid }) => !waiting.has(tableOid)))
+    return true
   }
 
-  async #load(table: TableRuntime, snapshot: KeptSnapshot, signal: AbortSignal): Promise<void> {
+  async #load(table: TableRuntime, snapshot: KeptSnapshot, { signal, endsAtMs }: LoadTime): Promise<void> {
     if (table.record.copy?.isKept !== true) await this.#plan(table, snapshot)
     for (const [index, chunk] of (table.record.copy?.chunks ?? []).entries()) {
       if (chunk.done !== null) continue
-      if (signal.aborted) return
+      if (signal.aborted || this.#isOver) return
       const isRead = await this.#loadRange(table, snapshot, { index, lower: chunk.lower, upper: chunk.upper, signal })
+      this.#isOver = performance.now() >= endsAtMs
       if (isRead) continue
       await this.#giveUp(table)
       return

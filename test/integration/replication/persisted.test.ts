@@ -111,6 +111,33 @@ describe('snapshotMode persisted', () => {
     await drop(pipeline)
   })
 
+  it('is loaded in as many slices as it takes, with orders carried out between two of them', async () => {
+    const around = (destination: Destination): Destination =>
+      new Proxy(destination, {
+        get(_, property) {
+          if (property === 'chunkRows') return 700
+          const value: unknown = Reflect.get(destination, property)
+          return typeof value === 'function' ? (value.bind(destination) as unknown) : value
+        },
+      })
+    await using pipeline = open('sliced', {}, { around })
+    await pipeline.sql(`CREATE TABLE sliced (id int PRIMARY KEY, v text); INSERT INTO sliced SELECT i, repeat('x', 60) FROM generate_series(1, 3000) i; CREATE TABLE sliced_later (id int PRIMARY KEY); INSERT INTO sliced_later VALUES (1)`)
+    await pipeline.initialize()
+    await pipeline.sql(`UPDATE sliced SET v = 'later' WHERE id <= 10`)
+    const slice = async () => pipeline.engine.runSlice({ spec: pipeline.spec, mode: 'stream', tableNames: null, untilLsn: 'now', maxBusyMs: 0, maxIdleMs: 60_000 }, pipeline.context())
+    // A slice without time loads one range, and leaves the stream alone.
+    const first = await slice()
+    expect(first).toMatchObject({ ended: 'time', hasTablesToCopy: true, transactions: 0, progress: { tables: { 'public.sliced': { state: 'snapshotting' } } } })
+    expect(first.copied['public.sliced']?.rows).toBeLessThan(1_500)
+    await pipeline.order({ tag: 'add', tableNames: ['sliced_later'] })
+    expect(await slice()).toMatchObject({ ended: 'time', transactions: 0, progress: { tables: { 'public.sliced': { state: 'snapshotting' } } } })
+    expect(await kept(pipeline)).toHaveLength(1)
+    await pipeline.catchUp()
+    expect(await kept(pipeline)).toEqual([])
+    for (const table of ['sliced', 'sliced_later']) expect(differences(await pipeline.destinationRows(table), await pipeline.sourceRows(table))).toEqual(EQUAL)
+    await drop(pipeline)
+  })
+
   it('is refused with a slot that exists, with a name that is taken, and without CREATE in the schema; the size is told before', async () => {
     await using pipeline = open('needy')
     await pipeline.sql(`CREATE TABLE needy (id int PRIMARY KEY)`)
