@@ -244,7 +244,7 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   } catch (error) {
     // What the destination refuses concerns this table alone.
     if (!(error instanceof DomainError) || error.kind !== 'InvalidInput') throw error
-    return { record: null, others: followed.records, warning: `${tableKey(schema)} stays out: ${reportText(error)}` }
+    return { record: null, others: followed.records, warning: `${tableKey(schema)} stays out until the next start: ${reportText(error)}` }
   }
 }
 

@@ -45,8 +45,9 @@ export async function renameTables(session: DatabaseSession, key: PipelineKey, r
     const present = named(records.get(record.oid) ?? record, names.source)
     await note(present)
     if (tableKey(present.target) === tableKey(names.target)) continue
-    for (const other of await giveWay(session, key, present, names.target)) await note(other)
-    const refusal = await foreignTarget(session, key, { target: names.target, shaping: present, use: 'give' })
+    const twin = twinRefusal(present, (await readPipeline(session, key))?.tables ?? [])
+    if (twin === null) for (const other of await giveWay(session, key, present, names.target)) await note(other)
+    const refusal = twin ?? (await foreignTarget(session, key, { target: names.target, shaping: present, use: 'give' }))
     if (refusal === null) await note(await moved(session, present, names.target))
     else refused.set(record.oid, refusal)
   }
@@ -69,6 +70,21 @@ async function giveWay(session: DatabaseSession, key: PipelineKey, claimant: Tab
     }
   }
   return displaced
+}
+
+/**
+ * Why a table cannot have its name beside another of ours whose name at the source differs from it in case alone. That one has no other name that we have not heard of: it
+ * was looked up where they met.
+ */
+export function twinRefusal(claimant: Pick<TableRecord, 'oid' | 'source'>, others: readonly TableRecord[]): DomainError | null {
+  const isTwin = ({ oid, source, state }: TableRecord): boolean => oid !== claimant.oid && state !== 'removed' && tableKey(source) !== tableKey(claimant.source) && isSameName(source, claimant.source)
+  const twin = others.find(isTwin)
+  if (twin === undefined) return null
+  return new DomainError({
+    kind: 'InvalidInput',
+    message: `${tableKey(claimant.source)} and ${tableKey(twin.source)} differ only in case, and the destination does not tell such names apart`,
+    remedy: 'rename one of them at the source, or replicate one of them with a slot and datasetName of its own',
+  })
 }
 
 /** So many former names are remembered. */

@@ -5,7 +5,7 @@ import { carryShapes } from './carry-shapes.ts'
 import { forgetTable, readPipeline, writeTable } from './checkpoint.ts'
 import type { DatabaseSession } from './database.ts'
 import { createTables, dropTables, hasTable } from './ddl.ts'
-import { asideName, foreignTarget, isDisposable, isSameName, moved, type TargetClaim } from './names.ts'
+import { asideName, foreignTarget, isDisposable, isSameName, moved, twinRefusal, type TargetClaim } from './names.ts'
 
 /** The name that a new table wants, and what for: a first load begins with an empty table, `never` goes on with what is there. */
 export function newTarget(record: Pick<TableRecord, 'target' | 'state'> & Shaping): TargetClaim {
@@ -25,10 +25,13 @@ export async function createTarget(
 ): Promise<{ readonly record: TableRecord; readonly displaced: readonly TableRecord[] }> {
   const refusal = await foreignTarget(session, key, newTarget(record))
   if (refusal !== null) throw refusal
+  const known = (await readPipeline(session, key))?.tables ?? []
+  const twin = twinRefusal(record, known.filter(({ oid }) => !gone.has(oid)))
+  if (twin !== null) throw twin
   const displaced: TableRecord[] = []
   let isReplacing = false
   let former: TableRecord | null = null
-  for (const holder of (await readPipeline(session, key))?.tables ?? []) {
+  for (const holder of known) {
     if (!isSameName(holder.target, record.target)) continue
     const left: TableRecord = gone.has(holder.oid) ? { ...asThere(holder), state: 'removed', departure: 'dropped', quarantine: null } : holder
     if (holder.oid === record.oid && keepsPast(left) && !isShapedAs(left, record)) {
