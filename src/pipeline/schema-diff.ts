@@ -25,6 +25,12 @@ export function diffColumns(known: KnownTable, sent: readonly RelationColumn[], 
   }
   const live = known.columns.filter(({ isDropped }) => !isDropped)
   if (present.some((now) => live.some((column) => looksLike(column, now) && column.attributeNumber !== now.attributeNumber))) return null
+  return changeTo(present, known, catalog)
+}
+
+/** What happened to a table's columns so that they are those that are `present`: an attribute number is never another column's. */
+export function changeTo(present: readonly SourceColumn[], known: KnownTable, catalog: Pick<TableSchema, 'key' | 'valuesOfOlderRows'>): ColumnsChange {
+  const live = known.columns.filter(({ isDropped }) => !isDropped)
   const knownOf = (attributeNumber: number) => live.find((column) => column.attributeNumber === attributeNumber)
   const pairs = present.flatMap((now) => {
     const before = knownOf(now.attributeNumber)

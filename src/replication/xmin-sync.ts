@@ -6,7 +6,7 @@ import { parseSnapshot } from '../model/snapshot.ts'
 import type { ChunkCopy, Source } from '../model/source.ts'
 import type { XminSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
-import { diffColumns, hasShape, replicatedShape } from '../pipeline/schema-diff.ts'
+import { changeTo, hasShape, replicatedShape } from '../pipeline/schema-diff.ts'
 import { isRewritten } from '../pipeline/storage-diff.ts'
 import { beginCommit, gainOfRows } from './commit-measure.ts'
 import { isTableFault, schemaOf } from './copier.ts'
@@ -263,8 +263,8 @@ export class XminSync {
       return destination.restartCopy(fence, { ...record, xmin: { ...progressOf(record), plannedBy: null } }, shape)
     }
     const anew: TableRecord = { ...record, copy: null, storage: shape.storage ?? null, xmin: { ...progressOf(record), watermark: null, plannedBy: null } }
-    const change = diffColumns({ columns: record.columns, key: record.key }, shape.columns.map((column) => ({ ...column, isKey: shape.key.includes(column.name) })), shape)
-    if (change === null) throw new RangeError('a table that is not itself')
+    // Rows come in the shape that the catalog has: a name cannot be taken for another column's, as it can in a stream.
+    const change = changeTo(shape.columns, record, shape)
     const batch = destination.newBatch()
     try {
       const table = { record: anew, columns: anew.columns, key: anew.key, tupleIndexes: Int32Array.of(), isFiltered: false }
