@@ -73,9 +73,13 @@ export interface TableStorage {
   readonly files: Readonly<Record<string, number>>
   /** Members of the tree that may have brought rows of their own: they were attached, not made as partitions. */
   readonly attached: readonly number[]
+  /** By oid of a member of a partition tree, the transaction that made it one: xmin of pg_inherits. Absent = not known. */
+  readonly joined?: Readonly<Record<string, string>>
   /** By attribute number, the transaction that last wrote the column's definition: xmin of pg_attribute. */
   readonly columns: Readonly<Record<string, string>>
-  /** By pg_enum.oid, the labels that values of its columns are shown as. */
+  /** Numbers of the generated columns, whether they are published or not. Absent = not known. */
+  readonly generated?: readonly number[]
+  /** What values of its columns are shown as, however deep in them: by pg_enum.oid the label, by pg_type.oid of a composite type the numbers of its attributes. */
   readonly labels: Readonly<Record<string, string>>
   /** pg_constraint.oid of the primary key, null where there is none: what REINDEX leaves as it is. Absent = not known. */
   readonly primaryKey?: number | null
@@ -98,4 +102,6 @@ export interface PublishedAs {
    * anew where a table or schema leaves and comes back, and for another row filter or column list.
    */
   readonly memberships: readonly number[]
+  /** Where it is a member by its schema, the transaction that last put it there: a table may have been in another one for a while. Absent = not known. */
+  readonly schemaEntry?: string | null
 }

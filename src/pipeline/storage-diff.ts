@@ -1,3 +1,4 @@
+import type { TableRecord } from '../model/destination.ts'
 import type { TableStorage } from '../model/table-schema.ts'
 
 /**
@@ -5,16 +6,27 @@ import type { TableStorage } from '../model/table-schema.ts'
  *
  * - A table whose file is another **and** one of whose columns was defined anew: ALTER TABLE has written new values. The file alone:
  *   VACUUM FULL, CLUSTER, another tablespace (nothing changed), or TRUNCATE (which is sent).
- * - An enumeration's label that was renamed shows in every row that has it.
- * - A partition tree whose members are others: rows went with a partition that was dropped or detached, or came with one that was attached. The
+ * - An enumeration's label that was renamed, or an attribute that a composite type got or lost, shows in every row that has it.
+ * - A partition tree whose members are others, or were for a while: rows went with a partition that was dropped or detached, or came with one that was attached. The
  *   file of a partition alone may be VACUUM FULL, but also a TRUNCATE of that partition, which is **not** sent: taken for the worse.
  */
 export function isRewritten(before: TableStorage, now: TableStorage): boolean {
   const isRelabelled = Object.entries(now.labels).some(([label, text]) => before.labels[label] !== undefined && before.labels[label] !== text)
   if (isRelabelled) return true
   const isFileNew = Object.entries(before.files).some(([oid, file]) => now.files[oid] !== file)
-  if (now.isPartitioned) return isFileNew || now.attached.some((oid) => before.files[String(oid)] === undefined)
+  const isJoinedAnew = Object.entries(before.joined ?? {}).some(([oid, writer]) => now.joined?.[oid] !== undefined && now.joined[oid] !== writer)
+  if (now.isPartitioned) return isFileNew || isJoinedAnew || now.attached.some((oid) => before.files[String(oid)] === undefined)
   return isFileNew && Object.entries(now.columns).some(([attributeNumber, writer]) => before.columns[attributeNumber] !== writer)
+}
+
+/**
+ * Is a column there that was generated until now, and left out by the publication? No message tells what rows have in it that came before, nor does the catalog: there it looks
+ * like a new column without a value for them.
+ */
+export function hasUnsentValues({ columns, storage, hasColumnList }: Pick<TableRecord, 'columns' | 'storage' | 'hasColumnList'>, now: TableStorage): boolean {
+  const isUnsent = (attributeNumber: number): boolean => !columns.some((column) => column.attributeNumber === attributeNumber)
+  const isPlain = (attributeNumber: number): boolean => now.columns[attributeNumber] !== undefined && now.generated?.includes(attributeNumber) === false
+  return !hasColumnList && (storage?.generated ?? []).some((attributeNumber) => isPlain(attributeNumber) && isUnsent(attributeNumber))
 }
 
 /**
@@ -33,7 +45,8 @@ export function comparePublished(before: TableStorage, now: TableStorage): 'same
   const was = before.published
   const is = now.published
   if (was === undefined || is === undefined) return 'same'
-  const hasStayed = was.publication === is.publication && was.memberships.every((oid) => is.memberships.includes(oid))
+  const isSchemaLeft = was.schemaEntry != null && is.schemaEntry != null && was.schemaEntry !== is.schemaEntry
+  const hasStayed = was.publication === is.publication && !isSchemaLeft && was.memberships.every((oid) => is.memberships.includes(oid))
   if (!hasStayed || was.hasRowFilter !== is.hasRowFilter || was.operations.join() !== is.operations.join()) return 'otherwise'
   return was.version === is.version ? 'same' : 'altered'
 }
@@ -41,6 +54,7 @@ export function comparePublished(before: TableStorage, now: TableStorage): 'same
 /** Nothing to note? */
 export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
   if (JSON.stringify(a.published) !== JSON.stringify(b.published)) return false
+  if (JSON.stringify([a.joined, a.generated]) !== JSON.stringify([b.joined, b.generated])) return false
   return a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
 }
 

@@ -14,9 +14,11 @@ const COMMANDS_OF_CREATE_PARTITION = 3
 /** Every table has this system column, and nothing ever changes its definition: when it was written, the table was made (tableoid). */
 const BIRTH_ATTRIBUTE = -6
 
-/** The publication's entries that hold the schema of the pg_class row `c`, told by their dependencies: before PostgreSQL 15 there is no such catalog. */
-const SCHEMA_MEMBERSHIPS = `SELECT d.objid FROM pg_depend d JOIN pg_depend s ON s.classid = d.classid AND s.objid = d.objid AND s.refclassid = 'pg_namespace'::regclass AND s.refobjid = c.relnamespace
-  WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace') AND d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid`
+/** The publication's entries that hold the schema of the pg_class row `c`. */
+const SCHEMA_MEMBERSHIPS = 'SELECT s.oid FROM schema_members s WHERE s.publication = p.oid AND s.namespace = c.relnamespace'
+
+/** What last put the pg_class row `c` into its schema: nothing but SET SCHEMA writes that dependency anew, even where the table comes back to the schema that it had. */
+const SCHEMA_ENTRY = `(SELECT d.xmin::text FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.refclassid = 'pg_namespace'::regclass)`
 
 /** {@link PublishedAs} of the pg_class row `c` by the publication whose name is `publicationName`, as JSON. A row filter is of no account where all tables, or the schema's, are published. */
 function publishedAs(publicationName: string): string {
@@ -25,14 +27,37 @@ function publishedAs(publicationName: string): string {
         CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END, CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END], NULL),
       'hasRowFilter', NOT p.puballtables AND NOT EXISTS (${SCHEMA_MEMBERSHIPS})
         AND EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid AND to_jsonb(r)->>'prqual' IS NOT NULL),
-      'memberships', m.oids)
+      'memberships', m.oids, 'schemaEntry', CASE WHEN NOT p.puballtables AND EXISTS (${SCHEMA_MEMBERSHIPS}) THEN ${SCHEMA_ENTRY} END)
     FROM pg_publication p CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(e.oid::int8 ORDER BY e.oid), '[]') AS oids FROM (
       SELECT r.oid FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid UNION ALL ${SCHEMA_MEMBERSHIPS}) e(oid)) m
     WHERE p.pubname = ${publicationName} AND (p.puballtables OR m.oids <> '[]'))`
 }
 
 /**
- * {@link TableStorage} of the pg_class row `c`, as JSON; `publicationName` is a parameter. VACUUM FULL, CLUSTER, TRUNCATE and a new tablespace change the file alone; what
+ * What {@link storageOf} asks for more than once, for `WITH RECURSIVE`; `oids` is the parameter with the tables. `parts`: the types `oid` that values of a column's type `whole` are
+ * made of, itself among them (what a domain is over, elements, attributes, bounds). `shown`: what these are shown as. `schema_members`: a publication's entries
+ * that hold a schema, told by their dependencies, as before PostgreSQL 15 there is no such catalog.
+ */
+const storageOver = (oids: string): string => `parts(whole, oid) AS (
+  SELECT a.atttypid, a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY (${oids}::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT p.whole, part.oid FROM parts p JOIN pg_type t ON t.oid = p.oid CROSS JOIN LATERAL (
+    VALUES (t.typbasetype), (t.typelem)
+    UNION ALL SELECT f.atttypid FROM pg_attribute f WHERE f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+    UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.typtype IN ('r', 'm') AND t.oid IN (r.rngtypid, r.rngmultitypid)) part(oid)
+  WHERE part.oid <> 0),
+shown AS MATERIALIZED (
+  SELECT p.whole, e.oid, e.enumlabel::text AS text FROM parts p JOIN pg_enum e ON e.enumtypid = p.oid
+  UNION ALL
+  SELECT p.whole, p.oid, string_agg(f.attnum::text, ',' ORDER BY f.attnum) FROM parts p JOIN pg_type t ON t.oid = p.oid
+    JOIN pg_attribute f ON f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped GROUP BY p.whole, p.oid),
+schema_members AS MATERIALIZED (
+  SELECT d.objid AS oid, d.refobjid AS publication, s.refobjid AS namespace
+  FROM pg_depend d JOIN pg_depend s ON s.classid = d.classid AND s.objid = d.objid AND s.refclassid = 'pg_namespace'::regclass
+  WHERE d.classid = to_regclass('pg_catalog.pg_publication_namespace') AND d.refclassid = 'pg_publication'::regclass)`
+
+/**
+ * {@link TableStorage} of the pg_class row `c`, as JSON; {@link storageOver} stands before it; `publicationName` is a parameter. VACUUM FULL, CLUSTER, TRUNCATE and a new tablespace change the file alone; what
  * rewrites values rewrites the definition of their column too, be its type the same. Raw xmin outlives freezing.
  *
  * Source: https://www.postgresql.org/docs/current/storage-file-layout.html and https://www.postgresql.org/docs/current/catalog-pg-attribute.html
@@ -47,11 +72,15 @@ const storageOf = (publicationName: string): string => `jsonb_build_object(
       JOIN pg_attribute b ON b.attrelid = t.relid AND b.attnum = ${String(BIRTH_ATTRIBUTE)}
       WHERE t.level > 0 AND (i.xmin <> b.xmin OR i.cmin::text::int8 - b.cmin::text::int8 > ${String(COMMANDS_OF_CREATE_PARTITION)})), '[]')
     ELSE '[]' END,
+  'joined', CASE c.relkind WHEN 'p' THEN coalesce((
+      SELECT jsonb_object_agg(i.inhrelid, i.xmin::text) FROM pg_partition_tree(c.oid) t JOIN pg_inherits i ON i.inhrelid = t.relid WHERE t.level > 0), '{}')
+    ELSE '{}' END,
   'columns', coalesce((
       SELECT jsonb_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'generated', coalesce((
+      SELECT jsonb_agg(a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> '' AND NOT a.attisdropped), '[]'),
   'labels', coalesce((
-      SELECT jsonb_object_agg(e.oid, e.enumlabel) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-      JOIN pg_enum e ON e.enumtypid IN (t.oid, t.typelem, t.typbasetype) WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+      SELECT jsonb_object_agg(s.oid, s.text) FROM pg_attribute a JOIN shown s ON s.whole = a.atttypid WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'primaryKey', (SELECT k.oid::int8 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p'),
   'hasFullIdentity', c.relreplident = 'f',
   'published', ${publishedAs(publicationName)})`
@@ -69,6 +98,7 @@ const PUBLISHED_SCHEMA = z.object({
   operations: z.array(z.enum(['insert', 'update', 'delete', 'truncate'])),
   hasRowFilter: z.boolean(),
   memberships: z.array(z.number()),
+  schemaEntry: z.string().nullable(),
 })
 
 const STORAGE_SCHEMA = z
@@ -76,7 +106,9 @@ const STORAGE_SCHEMA = z
     isPartitioned: z.boolean(),
     files: z.record(z.string(), z.number()),
     attached: z.array(z.number()),
+    joined: z.record(z.string(), z.string()),
     columns: z.record(z.string(), z.string()),
+    generated: z.array(z.number()),
     labels: z.record(z.string(), z.string()),
     primaryKey: z.number().nullable(),
     hasFullIdentity: z.boolean(),
@@ -91,7 +123,7 @@ export async function readStorage(client: SqlClient, oids: readonly number[], pu
   const rows = await queryRows(client, z.object({ oid: z.number(), storage: STORAGE_SCHEMA }), {
     subject: SUBJECT,
     values: [[...oids], publicationName],
-    text: `SELECT c.oid, ${storageOf('$2::name')} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
+    text: `WITH RECURSIVE ${storageOver('$1')} SELECT c.oid, ${storageOf('$2::name')} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
   })
   return new Map(rows.map(({ oid, storage }) => [oid, storage]))
 }
@@ -109,7 +141,7 @@ export async function lookAtCatalog(
       subject: SUBJECT,
       values: [publicationName, [...wanted.oids], wanted.wholeSchema],
       text: `
-        WITH published AS MATERIALIZED (
+        WITH RECURSIVE ${storageOver('$2')}, published AS MATERIALIZED (
           SELECT gpt.relid FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) gpt WHERE p.pubname = $1)
         SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.oid IN (SELECT relid FROM published) AS "isPublished",
           c.oid = ANY ($2::oid[]) AS "isKnown", CASE WHEN c.oid = ANY ($2::oid[]) THEN ${storageOf('$1::name')} END AS storage, CASE WHEN c.oid = ANY ($2::oid[]) THEN ${COLUMNS} END AS columns

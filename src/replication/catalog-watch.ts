@@ -6,7 +6,7 @@ import type { CatalogLook, SeenColumn, SeenTable, Source } from '../model/source
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { hasColumns, haveOthersTheirNames, replicatedShape } from '../pipeline/schema-diff.ts'
-import { comparePublished, hasOtherKey, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
+import { comparePublished, hasOtherKey, hasUnsentValues, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
 import { judgeRename, sameTable, stageRename, targetNameOf } from './names.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -175,7 +175,7 @@ export class CatalogWatch {
     if (record.state === 'failed') return []
     const findings: Finding[] = []
     if (!sameTable(seen, name) || !sameTable(record.target, targetNameOf(this.#options.spec, seen))) findings.push({ tag: 'renamed', oid, seen })
-    const isOther = (record.storage !== null && isRewritten(record.storage, seen.storage)) || haveOthersTheirNames(record.columns, seen.columns)
+    const isOther = (record.storage !== null && isRewritten(record.storage, seen.storage)) || hasUnsentValues(record, seen.storage) || haveOthersTheirNames(record.columns, seen.columns)
     const published = record.storage === null ? 'same' : comparePublished(record.storage, seen.storage)
     if (isOther) findings.push({ tag: 'rewritten', oid, seen })
     else if (record.storage !== null && !isAppendOnly(record) && hasOtherKey(record.storage, seen.storage)) findings.push({ tag: 'rekeyed', oid, seen })

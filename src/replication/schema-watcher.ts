@@ -5,7 +5,7 @@ import { isAppendOnly, keepsPast } from '../model/shapes.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { diffByName, diffColumns, hasShape, isInPlace, isNoChange, replicatedShape } from '../pipeline/schema-diff.ts'
-import { isRewritten } from '../pipeline/storage-diff.ts'
+import { hasUnsentValues, isRewritten } from '../pipeline/storage-diff.ts'
 import { followName } from './names.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { StreamConsumer } from './stream-consumer.ts'
@@ -129,7 +129,7 @@ export class SchemaWatcher {
     const known = { columns: batchTable.columns, key: batchTable.key }
     const resolved = diffColumns(known, relation.columns, schema)
     const change = isAppend ? (resolved ?? diffByName(known, relation.columns, schema)) : resolved
-    if (change !== null && isPastCopy && (isAppend || (isInPlace(change, known, keepsPast(record)) && !isRetypedByRewrite(change, record, schema)))) {
+    if (change !== null && isPastCopy && (isAppend || (isInPlace(change, known, keepsPast(record)) && !isMoreThanSaid(change, record, schema)))) {
       if (!isNoChange(change, known)) {
         const step: SourceChange = { tag: 'alter', relation, change }
         if (!isAllowed(spec, step, take)) return this.#stop(table, consumer, step)
@@ -149,7 +149,9 @@ export class SchemaWatcher {
   }
 }
 
-/** Has a change of a type written the rows anew? Not known is taken for it. */
-function isRetypedByRewrite({ retyped }: ColumnsChange, { storage }: TableRecord, schema: TableSchema): boolean {
-  return retyped.length > 0 && (storage === null || schema.storage === undefined || isRewritten(storage, schema.storage))
+/** Has a change of a type written the rows anew, or have they values in a new column that were not sent? Not known is taken for it. */
+function isMoreThanSaid({ retyped, added }: ColumnsChange, record: TableRecord, { storage: now }: TableSchema): boolean {
+  if (retyped.length === 0 && added.length === 0) return false
+  if (record.storage === null || now === undefined) return retyped.length > 0
+  return (retyped.length > 0 && isRewritten(record.storage, now)) || hasUnsentValues(record, now)
 }

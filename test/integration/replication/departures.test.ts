@@ -146,6 +146,16 @@ describe('tables that leave and come', () => {
       expect(await pipeline.targets()).toEqual(['w_move.t', 'w_move.u', 'w_move.v'])
     })
 
+    // Cause: at either look it was where it should be.
+    it('copies a table again that was in another schema for a while, between two looks', async () => {
+      await using pipeline = await ChangingPipeline.over(database.url, 'w_while', "CREATE SCHEMA w_while; CREATE SCHEMA w_where; CREATE TABLE w_while.t (id int PRIMARY KEY, v text); INSERT INTO w_while.t VALUES (1, 'a'), (2, 'b')", { schemaName: 'w_while', tableNames: null })
+      await pipeline.sql("BEGIN; ALTER TABLE w_while.t SET SCHEMA w_where; UPDATE w_where.t SET v = 'away' WHERE id = 1; DELETE FROM w_where.t WHERE id = 2; ALTER TABLE w_where.t SET SCHEMA w_while; COMMIT")
+      expect((await pipeline.catchUp()).copied).toEqual({ 'w_while.t': { rows: 1 } })
+      await pipeline.expectEqual('t', 'w_while')
+      await pipeline.sql('ALTER TABLE w_while.t RENAME TO u; ALTER TABLE w_while.u RENAME TO t')
+      expect((await pipeline.catchUp()).copied).toEqual({})
+    })
+
     // It was registered by what the input asks for, so that a key which came again, its delete not published, stood twice.
     it("takes a table that joins by what somebody's publication sends", async () => {
       await using setUp = new ChangingPipeline(database.url, specOf({ slotName: 'w_sent', tableNames: null }))

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import { specOf } from '../../support/pipeline.ts'
 import { ChangingPipeline } from '../../support/schema-changes.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
@@ -93,6 +94,44 @@ describe('tables that are rewritten without their rows being sent', () => {
     await pipeline.expectEqual('x_enum')
   })
 
+  // Cause: only a column's own type, its elements' and what its domain is over were looked at.
+  it('copies a table again whose values are shown otherwise, however deep in them that is', async () => {
+    await using pipeline = await ChangingPipeline.over(
+      database.url,
+      'x_deep',
+      `CREATE TYPE size AS ENUM ('s', 'l'); CREATE DOMAIN sized AS size; CREATE DOMAIN sizes AS sized[]; CREATE TYPE box_of AS (size sizes, n int); CREATE TYPE span AS RANGE (subtype = size);
+       CREATE DOMAIN resized AS sized; CREATE TABLE x_deep (id int PRIMARY KEY, a sizes, b box_of, c span, d resized, e box_of[]); INSERT INTO x_deep VALUES (1, '{s}', '({s},1)', '[s,l]', 's', NULL), (2, NULL, NULL, 'empty', 'l', '{}')`,
+    )
+    for (const [drop, statement] of [
+      ['a', "ALTER TYPE size RENAME VALUE 's' TO 'm'"], ['b', "ALTER TYPE size RENAME VALUE 'm' TO 'n'"], ['c', "ALTER TYPE size RENAME VALUE 'n' TO 'o'"], ['d', 'ALTER TYPE box_of ADD ATTRIBUTE more text'],
+      ['id2', 'ALTER TYPE box_of DROP ATTRIBUTE n; ALTER TYPE box_of ADD ATTRIBUTE n text'],
+    ] as const) {
+      await pipeline.sql(statement)
+      expect([statement, (await pipeline.catchUp()).copied]).toEqual([statement, { 'public.x_deep': { rows: 2 } }])
+      await pipeline.expectEqual('x_deep')
+      await pipeline.sql(`ALTER TABLE x_deep DROP COLUMN IF EXISTS ${drop}; UPDATE x_deep SET id = id`)
+      expect((await pipeline.catchUp()).copied).toEqual({})
+    }
+  })
+
+  // Cause: such a column looks like a new one that has no value in older rows.
+  it.each(['at once', 'looked at before'])('copies a table again whose generated column was not published, once it is a plain one (%s)', async (when) => {
+    const name = when === 'at once' ? 'x_plain' : 'x_plain_seen'
+    await using pipeline = new ChangingPipeline(database.url, specOf({ slotName: name, tableNames: [name] }))
+    // Where generated columns can be published, one has to ask for it.
+    await pipeline.sql(`CREATE TABLE ${name} (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED, v text); INSERT INTO ${name} (id) VALUES (1), (2); CREATE PUBLICATION ${name}_pub FOR TABLE ${name}`)
+    await pipeline.initialize()
+    await pipeline.copy()
+    await pipeline.sql(`ALTER TABLE ${name} ADD COLUMN h int GENERATED ALWAYS AS (id * 3) STORED`)
+    expect((await pipeline.catchUp()).copied).toEqual({ [`public.${name}`]: { rows: 2 } })
+    await pipeline.sql(`ALTER TABLE ${name} ALTER g DROP EXPRESSION, ALTER h DROP EXPRESSION`)
+    if (when === 'looked at before') expect((await pipeline.catchUp()).copied).toEqual({ [`public.${name}`]: { rows: 2 } })
+    await pipeline.sql(`UPDATE ${name} SET h = 7 WHERE id = 1; INSERT INTO ${name} VALUES (3, 4, 'v', 5)`)
+    await pipeline.catchUp()
+    await pipeline.expectEqual(name)
+    expect((await pipeline.catchUp()).copied).toEqual({})
+  })
+
   it('does not copy again what VACUUM FULL, CLUSTER, TRUNCATE or another definition of a column leaves as it was', async () => {
     await using pipeline = await ChangingPipeline.over(database.url, 'x_vacuum', "CREATE TABLE x_vacuum (id int PRIMARY KEY, v text); INSERT INTO x_vacuum SELECT g, 'v' FROM generate_series(1, 50) g")
     for (const statement of [
@@ -129,6 +168,8 @@ describe('tables that are rewritten without their rows being sent', () => {
       ['DROP TABLE x_parts_0', true],
       ['ALTER TABLE x_parts DETACH PARTITION x_parts_1; UPDATE x_parts SET v = 0 WHERE id = 21', true],
       ['TRUNCATE x_parts_2', true],
+      // Cause: at either look it was a member of the tree.
+      ["BEGIN; ALTER TABLE x_parts DETACH PARTITION x_parts_3; UPDATE x_parts_3 SET v = 'away'; INSERT INTO x_parts_3 VALUES (32, 'away'); ALTER TABLE x_parts ATTACH PARTITION x_parts_3 FOR VALUES FROM (30) TO (40); COMMIT", true],
       ['ALTER TABLE x_parts ALTER v TYPE text USING upper(v)', true],
     ]
     for (const [statement, isCopied] of rounds) {

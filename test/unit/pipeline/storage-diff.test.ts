@@ -3,7 +3,7 @@ import type { PublishedAs, TableStorage } from '../../../src/model/table-schema.
 import { comparePublished, isRewritten, isSameStorage } from '../../../src/pipeline/storage-diff.ts'
 
 const table: TableStorage = { isPartitioned: false, files: { 7: 100 }, attached: [], columns: { 1: '700', 2: '700' }, labels: { 50: 'low', 51: 'high' } }
-const tree: TableStorage = { isPartitioned: true, files: { 8: 200, 9: 201 }, attached: [9], columns: { 1: '700' }, labels: {} }
+const tree: TableStorage = { isPartitioned: true, files: { 8: 200, 9: 201 }, attached: [9], joined: { 8: '690', 9: '695' }, columns: { 1: '700' }, labels: {} }
 
 describe('storage of a table', () => {
   it.each([
@@ -26,6 +26,7 @@ describe('storage of a partition tree', () => {
     ['a partition that was made as one', { files: { 8: 200, 9: 201, 10: 202 } }, false],
     ['a partition that was attached', { files: { 8: 200, 9: 201, 10: 202 }, attached: [9, 10] }, true],
     ['a partition that is gone', { files: { 8: 200 } }, true],
+    ['a partition that was away for a while', { joined: { 8: '705', 9: '695' } }, true],
     ['a new file of a partition, which TRUNCATE of it makes without saying so', { files: { 8: 203, 9: 201 } }, true],
   ] as const)('%s', (_, change, expected) => {
     expect(isRewritten(tree, { ...tree, ...change })).toBe(expected)
@@ -33,7 +34,7 @@ describe('storage of a partition tree', () => {
 })
 
 describe('what the publication sends of a table', () => {
-  const published: PublishedAs = { publication: 90, version: '700', operations: ['insert', 'update'], hasRowFilter: false, memberships: [91] }
+  const published: PublishedAs = { publication: 90, version: '700', operations: ['insert', 'update'], hasRowFilter: false, memberships: [91], schemaEntry: '600' }
   const before: TableStorage = { ...table, published }
 
   it.each([
@@ -44,6 +45,7 @@ describe('what the publication sends of a table', () => {
     ['a membership of another kind beside it', { memberships: [91, 95] }, 'same'],
     ['a membership of another kind beside it, which ends its row filter', { memberships: [91, 95], hasRowFilter: true }, 'otherwise'],
     ['a membership made anew: taken out for a while, or another row filter', { memberships: [92] }, 'otherwise'],
+    ['another time of coming to its schema', { schemaEntry: '705' }, 'otherwise'],
     ['another publication of the same name', { publication: 96, memberships: [97] }, 'otherwise'],
   ] as const)('%s', (_, change, expected) => {
     const now = { ...table, published: { ...published, ...change } }
