@@ -16,6 +16,8 @@ export default defineConfig({
   test: {
     pool: 'forks',
     maxWorkers: 2,
+    // Tests that are concurrent wait for timeouts of Temporal's, each for its own.
+    maxConcurrency: 12,
     retry: 0,
     restoreMocks: true,
     unstubEnvs: true,

@@ -16,7 +16,11 @@ export interface WorkerHarnessOptions {
   readonly sourceUrl: string
   /** Further variables of the worker's environment. */
   readonly env?: Readonly<Record<string, string>>
+  /** The worker dies where {@link WorkerHarness.killPointFile} says, as soon as that file is there. */
+  readonly hasKillPoints?: boolean
 }
+
+const KILL_POINTS = new URL('./kill-points.mjs', import.meta.url).href
 
 /**
  * The real worker as a process of its own, on a task queue of its own, with source `shop` and destination `warehouse`, and a client.
@@ -56,8 +60,14 @@ export class WorkerHarness implements AsyncDisposable {
       REPLICATION_TASK_QUEUE: this.taskQueue,
       TEMPORAL_ADDRESS: this.#options.temporalAddress,
       LOG_LEVEL: 'debug',
+      ...(this.#options.hasKillPoints === true ? { NODE_OPTIONS: `--import ${KILL_POINTS}`, KILL_POINT: this.killPointFile } : {}),
       ...this.#options.env,
     }
+  }
+
+  /** See `kill-points.mjs`. */
+  get killPointFile(): string {
+    return join(this.directory, 'kill-point')
   }
 
   get worker(): WorkerProcess {
