@@ -38,6 +38,8 @@ export interface SourceHealth {
   readonly committedLsn: Lsn
   /** `max_slot_wal_keep_size`; null = there is no bound. */
   readonly maxSlotWalKeepBytes: number | null
+  /** `idle_replication_slot_timeout` (18+): a slot that nobody uses for so long is given up; null = there is none. */
+  readonly idleSlotTimeoutSeconds: number | null
   readonly slot: SlotState | null
 }
 
@@ -52,6 +54,10 @@ export interface SlotState {
   readonly walStatus: string | null
   /** Bytes of WAL that the slot holds back. */
   readonly retainedWalBytes: number | null
+  /** Bytes of WAL that may still be written before the server gives the slot up, below 0 where it may at any moment; null where there is no bound. */
+  readonly safeWalBytes: number | null
+  /** For how long nobody has used it; null where somebody does, and where the server does not tell (before 17). */
+  readonly idleSeconds: number | null
 }
 
 export interface StreamOptions {

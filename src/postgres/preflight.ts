@@ -19,6 +19,7 @@ import { resolveRequestedTables } from './requested-tables.ts'
 import { readServerFacts, type ServerFacts } from './server.ts'
 import { connect, endQuietly } from './session.ts'
 import { readSlot, type SlotDetails } from './slot.ts'
+import { slotFindings, surveySlots } from './slot-survey.ts'
 import { makesSlotAnew, type SourceRequest } from './source-request.ts'
 import { queryRows, type SqlClient } from './sql.ts'
 import { formerNamesOf, resolveTableMap, type NameScope } from './table-names.ts'
@@ -112,11 +113,11 @@ export async function runPreflight(credentials: SourceCredentials, request: Sour
     try {
       if (request !== null) {
         const inspection = await inspectSource(client, request)
-        return { findings: [connected, ...inspection.findings], inspection }
+        return { findings: [connected, ...inspection.findings, ...(await surveyed(client, inspection.server))], inspection }
       }
       const server = await readServerFacts(client)
       const version = checkVersion(server)
-      const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, publicationChange: true })]
+      const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, publicationChange: true }), ...(await surveyed(client, server))]
       return { findings: [connected, ...findings], inspection: null }
     } finally {
       await endQuietly(client)
@@ -125,6 +126,11 @@ export async function runPreflight(credentials: SourceCredentials, request: Sour
     if (!(error instanceof DomainError)) throw error
     return { findings: [failureFinding({ name: 'connection', kind: error.kind, message: error.message, advice: error.remedy })], inspection: null }
   }
+}
+
+/** All slots of the server, where its version is one that we know. */
+async function surveyed(client: SqlClient, server: ServerFacts): Promise<readonly PreflightFinding[]> {
+  return checkVersion(server).state === 'failure' ? [] : slotFindings(await surveySlots(client))
 }
 
 /** Inspects through a session of its own and throws the first failure: the checks alone. */

@@ -117,14 +117,15 @@ export async function readSeenPosition(client: SqlClient): Promise<Lsn> {
 /** The server's write position (on a standby: the replay position) and the slot's state; `slot` is null where there is none. */
 export async function readHealth(client: SqlClient, slotName: string): Promise<SourceHealth> {
   const slot = await readSlot(client, slotName)
-  const row = await queryRow(client, z.object({ currentLsn: z.string(), committedLsn: z.string(), maxSlotWalKeepMegabytes: z.number() }), {
+  const row = await queryRow(client, z.object({ currentLsn: z.string(), committedLsn: z.string(), maxSlotWalKeepMegabytes: z.number(), idleSlotTimeoutSeconds: z.number() }), {
     text: `
       SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS "currentLsn",
         ${COMMITTED_LSN} AS "committedLsn",
-        (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS "maxSlotWalKeepMegabytes"`,
+        (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS "maxSlotWalKeepMegabytes",
+        coalesce((SELECT extract(epoch FROM (setting || unit)::interval)::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0) AS "idleSlotTimeoutSeconds"`,
     subject: 'position of the source',
   })
-  const { maxSlotWalKeepMegabytes } = row
+  const { maxSlotWalKeepMegabytes, idleSlotTimeoutSeconds } = row
   const maxSlotWalKeepBytes = maxSlotWalKeepMegabytes < 0 ? null : maxSlotWalKeepMegabytes * 2 ** 20
-  return { currentLsn: parseLsn(row.currentLsn), committedLsn: asRecordEnd(parseLsn(row.committedLsn)), maxSlotWalKeepBytes, slot }
+  return { currentLsn: parseLsn(row.currentLsn), committedLsn: asRecordEnd(parseLsn(row.committedLsn)), maxSlotWalKeepBytes, idleSlotTimeoutSeconds: idleSlotTimeoutSeconds > 0 ? idleSlotTimeoutSeconds : null, slot }
 }

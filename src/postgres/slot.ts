@@ -25,7 +25,7 @@ export interface SlotDetails extends SlotState {
   readonly activeApplication: string | null
 }
 
-// Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason and failover 17): the row is read as JSON.
+// Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason, inactive_since and failover 17): the row is read as JSON.
 const SLOT_ROW = z.object({
   slot: z.object({
     slot_name: z.string(),
@@ -38,11 +38,13 @@ const SLOT_ROW = z.object({
     restart_lsn: z.string().nullable(),
     confirmed_flush_lsn: z.string().nullable(),
     wal_status: z.string().nullish(),
+    safe_wal_size: z.number().nullish(),
     conflicting: z.boolean().nullish(),
     invalidation_reason: z.string().nullish(),
     failover: z.boolean().nullish(),
   }),
   retainedWalBytes: z.string().nullable(),
+  idleSeconds: z.number().nullable(),
   activeApplication: z.string().nullable(),
 })
 
@@ -58,6 +60,7 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     text: `
       SELECT to_jsonb(s) AS slot,
         pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint::text AS "retainedWalBytes",
+        extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds",
         (SELECT nullif(a.application_name, '') FROM pg_stat_activity a WHERE a.pid = s.active_pid) AS "activeApplication"
       FROM pg_replication_slots s WHERE s.slot_name = $1`,
   })
@@ -75,6 +78,8 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     database: slot.database ?? '',
     walStatus: slot.wal_status ?? null,
     retainedWalBytes: row.retainedWalBytes === null ? null : Math.max(0, Number(row.retainedWalBytes)),
+    safeWalBytes: slot.safe_wal_size ?? null,
+    idleSeconds: slot.active ? null : row.idleSeconds,
     invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
     isFailover: slot.failover === true,
     activeApplication: row.activeApplication,

@@ -19,6 +19,8 @@ const SHOWN_MS = 15_000
 const DEFAULT_SHARE = 0.8
 /** Of the budget: from there on the status warns. */
 const WARN_SHARE = 0.75
+/** Of `max_slot_wal_keep_size`: with less than that left the slot's end is near. */
+const NEAR_SHARE = 0.25
 
 export interface SpoolSliceOptions {
   readonly source: Source
@@ -44,12 +46,26 @@ export function slotFiguresOf({ slot, maxSlotWalKeepBytes }: SourceHealth, spool
   return { retainedWalBytes: slot?.retainedWalBytes ?? null, maxSlotWalKeepBytes, spoolBytes }
 }
 
-/** Tells where the slot holds back about as much WAL as it shall. */
+/** Tells where the slot holds back about as much WAL as it shall, and where the server is about to give it up. */
 export function walWarnings(spec: Pick<ReplicationSpec, 'walBudgetBytes' | 'flushSlot'>, health: SourceHealth): readonly string[] {
   const budgetBytes = walBudgetOf(spec, health)
   const retainedBytes = health.slot?.retainedWalBytes ?? 0
-  if (budgetBytes === null || retainedBytes <= budgetBytes * WARN_SHARE) return []
-  return [`the slot holds back ${String(retainedBytes)} bytes of WAL at the source, of the ${String(budgetBytes)} that it may (walBudgetBytes)`]
+  const isOverBudget = budgetBytes !== null && retainedBytes > budgetBytes * WARN_SHARE
+  return [
+    ...(isOverBudget ? [`the slot holds back ${String(retainedBytes)} bytes of WAL at the source, of the ${String(budgetBytes)} that it may (walBudgetBytes)`] : []),
+    ...endWarnings(health),
+  ]
+}
+
+function endWarnings({ slot, maxSlotWalKeepBytes, idleSlotTimeoutSeconds }: SourceHealth): readonly string[] {
+  if (slot === null || slot.walStatus === 'lost') return []
+  const { safeWalBytes, idleSeconds, walStatus } = slot
+  const isNearBound = safeWalBytes !== null && maxSlotWalKeepBytes !== null && (walStatus === 'unreserved' || safeWalBytes < maxSlotWalKeepBytes * NEAR_SHARE)
+  const isNearTimeout = idleSlotTimeoutSeconds !== null && idleSeconds !== null && idleSeconds > idleSlotTimeoutSeconds / 2
+  return [
+    ...(isNearBound ? [`the server gives the slot up after ${String(Math.max(0, safeWalBytes))} bytes more of WAL (max_slot_wal_keep_size): raise it, or let the replication catch up`] : []),
+    ...(isNearTimeout ? [`the server gives the slot up in ${String(Math.max(0, Math.floor(idleSlotTimeoutSeconds - idleSeconds)))} s if nobody uses it (idle_replication_slot_timeout): resume`] : []),
+  ]
 }
 
 /**

@@ -1,0 +1,203 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { z } from 'zod'
+import { parseLsn } from '../model/lsn.ts'
+import { remedyText } from '../model/remedy.ts'
+import { okFinding, warningFinding, type PreflightFinding } from './findings.ts'
+import { quoteLiteral, queryRow, queryRows, type SqlClient } from './sql.ts'
+
+/** A slot of the server, whoever uses it. */
+export interface SurveyedSlot {
+  readonly name: string
+  /** Null for a physical one. */
+  readonly database: string | null
+  readonly isActive: boolean
+  /** WAL that is kept for it; null where it keeps none. */
+  readonly retainedBytes: number | null
+  /** WAL that may still be written before the server gives it up; null where there is no bound, or where it has been given up. */
+  readonly safeWalBytes: number | null
+  /** `reserved`, `extended`, `unreserved`, `lost`, or null. */
+  readonly walStatus: string | null
+  readonly invalidationReason: string | null
+  /** How long nobody has used it; null where somebody does, and before version 17, which does not tell. */
+  readonly idleSeconds: number | null
+  /** A standby's copy of a slot of its primary: nobody reads it here. */
+  readonly isSynced: boolean
+}
+
+export interface SlotSurvey {
+  readonly serverVersion: number
+  readonly slots: readonly SurveyedSlot[]
+  /** `max_slot_wal_keep_size`; null = there is no bound. */
+  readonly maxSlotWalKeepBytes: number | null
+  /** `idle_replication_slot_timeout` (18+); null = none. */
+  readonly idleTimeoutSeconds: number | null
+  /** WAL that the server writes: over its statistics' time, or in the last moments, whichever is more. */
+  readonly walBytesPerSecond: number
+}
+
+/** The rate of the last moments is taken over this time. */
+const SAMPLE_MS = 1_000
+/** An unused slot that holds back so much is worth a warning, whatever the bound. */
+const MUCH_WAL_BYTES = 2 ** 30
+/** Of the bound: less than this left is near the end. */
+const NEAR_SHARE = 0.25
+/** Of the idle timeout: more than this gone is near the end. */
+const IDLE_SHARE = 0.5
+
+const SLOT_ROW = z.object({
+  slot: z.object({
+    slot_name: z.string(),
+    database: z.string().nullable(),
+    active: z.boolean(),
+    wal_status: z.string().nullish(),
+    safe_wal_size: z.number().nullish(),
+    conflicting: z.boolean().nullish(),
+    invalidation_reason: z.string().nullish(),
+    synced: z.boolean().nullish(),
+  }),
+  retainedBytes: z.string().nullable(),
+  idleSeconds: z.number().nullable(),
+})
+
+const CURRENT_LSN = '(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)'
+
+const SERVER_ROW = z.object({
+  serverVersion: z.number(),
+  currentLsn: z.string(),
+  averageRate: z.number(),
+  keepMegabytes: z.number(),
+  idleSeconds: z.number().nullable(),
+})
+
+/**
+ * Reads all slots of the server and what bounds them. Needs no privilege; takes a second, for the rate.
+ *
+ * Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
+ */
+export async function surveySlots(client: SqlClient): Promise<SlotSurvey> {
+  const server = await queryRow(client, SERVER_ROW, {
+    subject: 'settings of the source',
+    text: `
+      SELECT current_setting('server_version_num')::int AS "serverVersion", ${CURRENT_LSN}::text AS "currentLsn",
+        (SELECT coalesce(wal_bytes / greatest(extract(epoch FROM now() - stats_reset), 1), 0)::float8 FROM pg_stat_wal) AS "averageRate",
+        (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS "keepMegabytes",
+        (SELECT extract(epoch FROM (setting || unit)::interval)::float8 FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS "idleSeconds"`,
+  })
+  const sampledAt = performance.now()
+  await delay(SAMPLE_MS)
+  // Its columns differ between versions; inactive_since came with 17.
+  const rows = await queryRows(client, SLOT_ROW, {
+    subject: 'replication slots of the source',
+    text: `
+      SELECT to_jsonb(s) AS slot, greatest(pg_wal_lsn_diff(${CURRENT_LSN}, s.restart_lsn), 0)::bigint::text AS "retainedBytes",
+        extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds"
+      FROM pg_replication_slots s WHERE NOT s.temporary ORDER BY s.slot_name`,
+  })
+  const { lsn } = await queryRow(client, z.object({ lsn: z.string() }), { subject: 'position of the source', text: `SELECT ${CURRENT_LSN}::text AS lsn` })
+  const sampled = (Number(parseLsn(lsn) - parseLsn(server.currentLsn)) * 1_000) / (performance.now() - sampledAt)
+  return {
+    serverVersion: server.serverVersion,
+    maxSlotWalKeepBytes: server.keepMegabytes < 0 ? null : server.keepMegabytes * 2 ** 20,
+    idleTimeoutSeconds: server.idleSeconds === null || server.idleSeconds <= 0 ? null : server.idleSeconds,
+    walBytesPerSecond: Math.max(server.averageRate, sampled, 0),
+    slots: rows.map(({ slot, retainedBytes, idleSeconds }) => ({
+      name: slot.slot_name,
+      database: slot.database,
+      isActive: slot.active,
+      retainedBytes: retainedBytes === null ? null : Number(retainedBytes),
+      safeWalBytes: slot.safe_wal_size ?? null,
+      walStatus: slot.wal_status ?? null,
+      invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
+      idleSeconds: slot.active ? null : idleSeconds,
+      isSynced: slot.synced === true,
+    })),
+  }
+}
+
+/** What of all slots somebody should see to; what bounds them; and what this version has for them. Pure. */
+export function slotFindings(survey: SlotSurvey): readonly PreflightFinding[] {
+  return [boundFinding(survey), ...survey.slots.flatMap((slot) => troubleOf(slot, survey)), summary(survey), featureFinding(survey.serverVersion)]
+}
+
+function boundFinding({ maxSlotWalKeepBytes, idleTimeoutSeconds }: SlotSurvey): PreflightFinding {
+  const name = 'WAL bound'
+  const idle = idleTimeoutSeconds === null ? '' : `; a slot that nobody uses for ${inWords(idleTimeoutSeconds)} is given up (idle_replication_slot_timeout): a replication must not be paused or stopped for longer`
+  if (maxSlotWalKeepBytes !== null) return okFinding(name, `a slot may hold back ${bytesText(maxSlotWalKeepBytes)} of WAL (max_slot_wal_keep_size)${idle}`)
+  return warningFinding(
+    name,
+    `nothing bounds the WAL that a slot holds back (max_slot_wal_keep_size is -1): one that nobody reads fills the disk${idle}`,
+    remedyText('As a superuser, with room for the longest time that a replication may stand still; beyond it the slot is given up and the server lives:', ["ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", 'SELECT pg_reload_conf()']),
+  )
+}
+
+function troubleOf(slot: SurveyedSlot, survey: SlotSurvey): readonly PreflightFinding[] {
+  const { maxSlotWalKeepBytes, idleTimeoutSeconds, walBytesPerSecond } = survey
+  const title = `slot ${JSON.stringify(slot.name)}`
+  const drop = `SELECT pg_drop_replication_slot(${quoteLiteral(slot.name)})`
+  const warning = (message: string, advice: string, sql: readonly string[] = []): readonly PreflightFinding[] => [warningFinding('slot health', `${title} ${message}`, remedyText(advice, sql))]
+  if (slot.invalidationReason !== null) {
+    return warning(`was given up by the server (${slot.invalidationReason})`, 'Its replication goes on by: npm run cli -- recover. Where there is none any more:', [drop])
+  }
+  const retained = slot.retainedBytes ?? 0
+  const isNearBound = slot.walStatus === 'unreserved' || (maxSlotWalKeepBytes !== null && slot.safeWalBytes !== null && slot.safeWalBytes < maxSlotWalKeepBytes * NEAR_SHARE)
+  const held = `holds back ${bytesText(retained)} of WAL${slot.isActive ? '' : `, and nobody reads it${idleText(slot)}`}`
+  if (isNearBound) {
+    return warning(`${held}: ${bytesText(Math.max(0, slot.safeWalBytes ?? 0))} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
+  }
+  if (slot.isActive || slot.isSynced) return []
+  if (idleTimeoutSeconds !== null && slot.idleSeconds !== null && slot.idleSeconds > idleTimeoutSeconds * IDLE_SHARE) {
+    return warning(`is given up in ${inWords(Math.max(0, idleTimeoutSeconds - slot.idleSeconds))} unless somebody uses it (idle_replication_slot_timeout)`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
+  }
+  if (retained >= MUCH_WAL_BYTES) {
+    const growth = slot.safeWalBytes === null ? `: ${bytesText(walBytesPerSecond * 86_400)} more each day` : `: ${bytesText(slot.safeWalBytes)} more and the server gives it up${untilFull(slot.safeWalBytes, walBytesPerSecond)}`
+    return warning(`${held}${growth}`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
+  }
+  return []
+}
+
+function summary({ slots, walBytesPerSecond }: SlotSurvey): PreflightFinding {
+  const unused = slots.filter(({ isActive, isSynced }) => !isActive && !isSynced)
+  const most = slots.reduce<SurveyedSlot | null>((worst, slot) => ((slot.retainedBytes ?? -1) > (worst?.retainedBytes ?? -1) ? slot : worst), null)
+  const held = most === null ? '' : `; most WAL is held back by ${JSON.stringify(most.name)}: ${bytesText(most.retainedBytes ?? 0)}${most.safeWalBytes === null ? '' : `, room for ${bytesText(most.safeWalBytes)} more${untilFull(most.safeWalBytes, walBytesPerSecond)}`}`
+  const names = unused.slice(0, 10).map((slot) => `${JSON.stringify(slot.name)} (${bytesText(slot.retainedBytes ?? 0)}${idleText(slot)})`)
+  const idle = unused.length === 0 ? 'none unused' : `unused: ${names.join(', ')}${unused.length > names.length ? ` and ${String(unused.length - names.length)} more` : ''}`
+  return okFinding('slots', `${String(slots.length)} on this server, ${idle}${held}`)
+}
+
+/** What newer versions have for slots. */
+const FEATURES: readonly (readonly [since: number, what: string])[] = [
+  [150_000, 'whole schemas, row filters and column lists in publications'],
+  [160_000, 'decoding on standbys'],
+  [170_000, 'failover slots, slots kept by pg_upgrade'],
+  [180_000, 'generated columns in publications, idle_replication_slot_timeout'],
+]
+
+function featureFinding(serverVersion: number): PreflightFinding {
+  const missing = FEATURES.filter(([since]) => serverVersion < since).map(([since, what]) => `${what} (${String(since / 10_000)})`)
+  return okFinding('version features', missing.length === 0 ? `PostgreSQL ${String(Math.floor(serverVersion / 10_000))} has all that is used` : `not in this version: ${missing.join('; ')}`)
+}
+
+function idleText({ idleSeconds }: SurveyedSlot): string {
+  return idleSeconds === null ? '' : `, since ${inWords(idleSeconds)}`
+}
+
+function untilFull(safeBytes: number, bytesPerSecond: number): string {
+  if (bytesPerSecond < 1) return ''
+  return `, in about ${inWords(Math.max(0, safeBytes) / bytesPerSecond)} at ${bytesText(bytesPerSecond)} of WAL a second`
+}
+
+/** `3 days`, `5 hours`, `2 minutes`, `40 s`. */
+function inWords(seconds: number): string {
+  for (const [size, unit] of [[86_400, 'days'], [3_600, 'hours'], [60, 'minutes']] as const) {
+    if (seconds >= 2 * size) return `${String(Math.floor(seconds / size))} ${unit}`
+  }
+  return `${String(Math.floor(seconds))} s`
+}
+
+function bytesText(bytes: number): string {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB']
+  let value = Math.max(0, bytes)
+  let place = 0
+  for (; value >= 1_024 && place < units.length - 1; place++) value /= 1_024
+  return `${value >= 100 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1)} ${units[place] ?? ''}`
+}
