@@ -6,6 +6,8 @@ export interface Trend {
   readonly rowsPerSecond: number | null
   /** The same by `schema.table`. */
   readonly tableRates: Readonly<Record<string, number>>
+  /** By `schema.table`, of those that are copied: how long the rest takes if it goes on as it did in these readings. */
+  readonly remainingMs: Readonly<Record<string, number>>
   /** Lag in bytes, oldest first; null = not known. */
   readonly lagBytes: readonly (number | null)[]
 }
@@ -28,8 +30,8 @@ export class Readings {
     const [earlier, later] = this.#readings.slice(-2)
     if (earlier === undefined) return null
     const lagBytes = this.#readings.map((reading) => reading.lagBytes)
-    if (later === undefined) return { rowsPerSecond: null, tableRates: {}, lagBytes }
-    return { rowsPerSecond: rowsPerSecond(earlier, later), tableRates: tableRates(earlier, later), lagBytes }
+    if (later === undefined) return { rowsPerSecond: null, tableRates: {}, remainingMs: {}, lagBytes }
+    return { rowsPerSecond: rowsPerSecond(earlier, later), tableRates: tableRates(earlier, later), remainingMs: remainingMs(this.#readings), lagBytes }
   }
 }
 
@@ -60,6 +62,39 @@ export function tableRates(earlier: ReplicationStatus, later: ReplicationStatus)
       return rows < 0 ? [] : [[name, rows / seconds]]
     }),
   )
+}
+
+/** Which part of a copy is committed, 0 to 1; null where there is no plan. */
+export function copiedShare({ copying }: TableStatus): number | null {
+  return copying === undefined || copying.ranges === 0 ? null : copying.rangesDone / copying.ranges
+}
+
+/** Of the copies in the newest reading, by what came since the oldest one in which each was under way. Ranges come one at a time: before the first nothing is known. */
+export function remainingMs(readings: readonly ReplicationStatus[]): Readonly<Record<string, number>> {
+  const newest = readings.at(-1)
+  return Object.fromEntries(
+    Object.entries(newest?.tables ?? {}).flatMap(([name, table]) => {
+      const share = copiedShare(table)
+      if (newest === undefined || share === null) return []
+      let oldest = newest
+      for (const reading of readings.toReversed()) {
+        const before = reading.tables[name]
+        const earlier = before === undefined ? null : copiedShare(before)
+        // Another plan: a copy that began anew.
+        if (earlier === null || earlier > share || before?.copying?.ranges !== table.copying?.ranges) break
+        oldest = reading
+      }
+      const first = oldest.tables[name]
+      const gained = share - (first === undefined ? share : (copiedShare(first) ?? share))
+      return gained <= 0 ? [] : [[name, Math.round(((1 - share) / gained) * secondsBetween(oldest, newest) * 1_000)]]
+    }),
+  )
+}
+
+/** `████░░░░` */
+export function progressBar(share: number, width = 20): string {
+  const full = Math.floor(Math.min(1, Math.max(0, share)) * width)
+  return '█'.repeat(full) + '░'.repeat(width - full)
 }
 
 const BARS = '▁▂▃▄▅▆▇█'

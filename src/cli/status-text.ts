@@ -1,8 +1,8 @@
 import Table from 'cli-table3'
 import colors from '../terminal-colors.ts'
 
-import type { Phase, ReplicationStatus, TableState } from '../model/status.ts'
-import { sparkline, type Trend } from './readings.ts'
+import type { Phase, ReplicationStatus, TableState, TableStatus } from '../model/status.ts'
+import { copiedShare, progressBar, sparkline, type Trend } from './readings.ts'
 import type { LiveStatus } from './replication-status.ts'
 
 const NONE = '–'
@@ -66,6 +66,7 @@ export function statusText({ workflowId, status, activity }: LiveStatus, trend: 
     facts.map(([name, value]) => `${colors.dim(name ?? '')} ${value ?? ''}`).join('   '),
     ...(trend === null || trend.lagBytes.length < 2 ? [] : [`${colors.dim('lag')} ${sparkline(trend.lagBytes)} ${colors.dim(`at most ${formatBytes(Math.max(0, ...trend.lagBytes.map((bytes) => bytes ?? 0)))}`)}`]),
     tablesText(status, trend),
+    ...Object.entries(status.tables).flatMap(([name, table]) => copyText(name, table, trend)),
     ...Object.entries(status.tables).flatMap(([name, { error }]) =>
       error === undefined ? [] : [`${colors.red(`${name}: ${error.type}`)}: ${indented(error.message).trimStart()}`, indented(error.remedy)],
     ),
@@ -92,6 +93,14 @@ function tablesText(status: ReplicationStatus, trend: Trend | null): string {
   return rows.length === 0
     ? colors.dim('no tables yet')
     : textTable(['table', 'state', 'copied', 'inserts', 'updates', 'deletes', 'truncates', 'last commit LSN', ...(trend === null ? [] : ['rows/s'])], rows)
+}
+
+/** `public.orders ████░░░░ 42 % of about 1,234,567 rows, 3 min left` */
+function copyText(name: string, table: TableStatus, trend: Trend | null): readonly string[] {
+  const share = copiedShare(table)
+  if (share === null) return []
+  const left = trend?.remainingMs[name]
+  return [`${name} ${colors.cyan(progressBar(share))} ${String(Math.floor(share * 100))} % of about ${(table.copying?.estimatedRows ?? 0).toLocaleString('en')} rows${left === undefined ? '' : `, ${formatDuration(left)} left`}`]
 }
 
 function rateText(rate: number | undefined): string {

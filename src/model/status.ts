@@ -8,6 +8,15 @@ export const TABLE_STATES = ['pending', 'snapshotting', 'streaming', 'failed', '
 
 export type TableState = (typeof TABLE_STATES)[number]
 
+/** How far the copy of a table has come, as its plan has it. */
+export interface CopyProgress {
+  /** Rows of the table when the copy was planned, as the source's statistics have it. */
+  readonly estimatedRows: number
+  /** Key ranges of about equal size, and how many of them are committed. */
+  readonly ranges: number
+  readonly rangesDone: number
+}
+
 /** Rows of one table since the beginning, counted in the destination's own transactions. JSON numbers. */
 export interface TableStatus {
   readonly state: TableState
@@ -18,6 +27,8 @@ export interface TableStatus {
   readonly truncates: number
   /** LSN text of the last commit that wrote this table; null before the first. */
   readonly lastCommitLsn: string | null
+  /** While it is copied by a plan; `snapshotRows` are the rows of this copy then. */
+  readonly copying?: CopyProgress
   readonly error?: ErrorReport
 }
 

@@ -40,10 +40,16 @@ function statusOf(table: TableRecord): TableStatus {
   const { counts, error, quarantine, gap } = table
   // What differs is still to be copied.
   const state = table.state === 'streaming' && gap !== undefined ? 'snapshotting' : table.state
-  if (error === null) return { state, ...counts }
+  if (error === null) return { state, ...counts, ...copyingOf(table) }
   const update = isPending(table) ? 'approveSchemaChange' : 'retryFailed'
   const way = quarantine === null ? `The update ${update} then copies the table anew.` : `The update ${update} then goes on exactly where the table stopped.`
   return { state, ...counts, error: { ...error, remedy: `${error.remedy}\n${way}` } }
+}
+
+/** Nothing before the copy is planned, nor where the source has no estimate. */
+function copyingOf({ state, copy }: TableRecord): Pick<TableStatus, 'copying'> {
+  if (state !== 'snapshotting' || copy === null || copy.estimatedRows <= 0) return {}
+  return { copying: { estimatedRows: copy.estimatedRows, ranges: copy.chunks.length, rangesDone: copy.chunks.filter(({ done }) => done !== null).length } }
 }
 
 /** Columns that hold text because a value did not fit the type that they were made with. */

@@ -50,7 +50,9 @@ function textLines(title: string, text: string): readonly string[] {
 }
 
 function tableLine(name: string, table: TableStatus): string {
-  const cells = [code(name), table.state, table.snapshotRows, table.inserts, table.updates, table.deletes, lsnText(table.lastCommitLsn)]
+  const { copying } = table
+  const copied = copying === undefined ? table.snapshotRows : `${String(table.snapshotRows)} of about ${String(copying.estimatedRows)}`
+  const cells = [code(name), table.state, copied, table.inserts, table.updates, table.deletes, lsnText(table.lastCommitLsn)]
   return `| ${cells.join(' | ')} |`
 }
 

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { newestHeartbeat, withLiveFigures } from '../../../src/cli/replication-status.ts'
 import { parseDuration } from '../../../src/cli/schedule.ts'
 import { parseTableList } from '../../../src/cli/spec-options.ts'
-import { Readings, rowsPerSecond, sparkline, tableRates } from '../../../src/cli/readings.ts'
+import { progressBar, Readings, remainingMs, rowsPerSecond, sparkline, tableRates } from '../../../src/cli/readings.ts'
 import { formatBytes, formatDuration, overviewText, statusText } from '../../../src/cli/status-text.ts'
 import type { ReplicationProgress, ReplicationStatus, TableStatus } from '../../../src/model/status.ts'
 
@@ -61,6 +61,27 @@ describe('live figures', () => {
   })
 })
 
+describe('the copy of a table', () => {
+  const at = (second: number, rangesDone: number, ranges = 10): ReplicationStatus => ({
+    ...{ ...STATUS, asOf: new Date(second * 1_000).toISOString() },
+    tables: { 'public.a': TABLE, 'public.b': { ...TABLE, state: 'snapshotting', snapshotRows: rangesDone * 100, copying: { estimatedRows: 1_000, ranges, rangesDone } } },
+  })
+
+  it('shows how far it is, and how long the rest takes, once a range has come meanwhile', () => {
+    expect(remainingMs([at(0, 2)])).toEqual({})
+    expect(remainingMs([at(0, 2), at(10, 2)])).toEqual({})
+    expect(remainingMs([at(0, 2), at(10, 3), at(20, 4)])).toEqual({ 'public.b': 60_000 })
+    // It has begun anew, by another plan or by the same.
+    expect(remainingMs([at(0, 2, 20), at(10, 3), at(20, 4)])).toEqual({ 'public.b': 60_000 })
+    expect(remainingMs([at(0, 9), at(10, 3), at(20, 4)])).toEqual({ 'public.b': 60_000 })
+    expect(remainingMs([at(0, 2), at(10, 10)])).toEqual({ 'public.b': 0 })
+    expect(progressBar(0.45)).toBe('█████████░░░░░░░░░░░')
+    const trend = { rowsPerSecond: null, tableRates: {}, remainingMs: { 'public.b': 60_000 }, lagBytes: [] }
+    expect(statusText({ workflowId: 'w', runId: 'r', status: at(20, 4), activity: null }, trend)).toContain('public.b ████████░░░░░░░░░░░░ 40 % of about 1,000 rows, 60.0 s left')
+    expect(statusText({ workflowId: 'w', runId: 'r', status: STATUS, activity: null })).not.toContain('░')
+  })
+})
+
 describe('readings one after the other', () => {
   const at = (second: number, inserts: number, lagBytes: number | null = 0): ReplicationStatus => ({ ...STATUS, lagBytes, asOf: new Date(second * 1_000).toISOString(), tables: { 'public.a': { ...TABLE, inserts }, 'public.b': TABLE } })
 
@@ -76,9 +97,9 @@ describe('readings one after the other', () => {
     expect(readings.trend).toBeNull()
     readings.add(at(0, 0, 7))
     readings.add(at(0, 0, 7))
-    expect(readings.trend).toEqual({ rowsPerSecond: null, tableRates: {}, lagBytes: [7] })
+    expect(readings.trend).toEqual({ rowsPerSecond: null, tableRates: {}, remainingMs: {}, lagBytes: [7] })
     for (let second = 1; second <= 50; second++) readings.add(at(second, second * 10, second))
-    expect(readings.trend).toEqual({ rowsPerSecond: 10, tableRates: { 'public.a': 10, 'public.b': 0 }, lagBytes: Array.from({ length: 40 }, (_, index) => index + 11) })
+    expect(readings.trend).toEqual({ rowsPerSecond: 10, tableRates: { 'public.a': 10, 'public.b': 0 }, remainingMs: {}, lagBytes: Array.from({ length: 40 }, (_, index) => index + 11) })
   })
 
   it.each([
@@ -100,7 +121,7 @@ describe('status for people', () => {
         activity: 'copying public.a 40 %',
         status: { ...STATUS, tables: { 'public.a': { ...TABLE, state: 'failed', error } }, lastError: { ...error, type: 'SourceUnavailable' } },
       },
-      { rowsPerSecond: 123.4, tableRates: { 'public.a': 77 }, lagBytes: [0, null, 4_096] },
+      { rowsPerSecond: 123.4, tableRates: { 'public.a': 77 }, remainingMs: {}, lagBytes: [0, null, 4_096] },
     )
     for (const part of ['w: streaming', '40 %', '0/10', '16 B, 1.5 s', '2.0 KiB', '123', 'lag ▁ █ at most 4.0 KiB', 'rows/s', '77', 'public.a: UnrepresentableValue', 'widen it', 'warning', 'SourceUnavailable']) {
       expect(text).toContain(part)
