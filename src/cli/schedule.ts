@@ -1,10 +1,12 @@
 import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleUpdateOptions } from '@temporalio/client'
 import { type Command, InvalidArgumentError } from 'commander'
 
+import colors from '../terminal-colors.ts'
 import { configuredTaskQueue } from '../config.ts'
 import { type InputOrigin, parseReplicationInput, parseVerifyInput, parseXminInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { CliError, usageError } from './failure.ts'
+import { countFailedRuns, scheduledRunOf } from './scheduled-runs.ts'
 import { addSpecOptions, addTypeOption, checkedSpecInput, pipelineOf, specInput, typeOf } from './spec-options.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
@@ -202,6 +204,7 @@ async function withSchedule(scheduleId: string, run: (client: Client) => Promise
 
 async function showSchedule(client: Client, scheduleId: string): Promise<Answer> {
   const { action, spec, policies, state, info } = await client.schedule.getHandle(scheduleId).describe()
+  const [recent, failedRuns] = await Promise.all([Promise.all(info.recentActions.map(async (run) => scheduledRunOf(client, run))), countFailedRuns(client, scheduleId)])
   const document = {
     scheduleId,
     paused: state.paused,
@@ -214,13 +217,16 @@ async function showSchedule(client: Client, scheduleId: string): Promise<Answer>
     taskQueue: action.taskQueue,
     input: asObject(action.args?.[0]),
     next: info.nextActionTimes.map((time) => time.toISOString()),
-    recent: info.recentActions.map((recent) => ({ takenAt: recent.takenAt.toISOString(), workflowId: recent.action.workflow.workflowId })),
+    recent,
+    failedRuns,
     skippedForOverlap: info.numActionsSkippedOverlap,
   }
   const lines = [
     `${scheduleId}: ${state.paused ? 'paused' : 'active'}, runs ${action.workflowType} as ${action.workflowId} on ${action.taskQueue}`,
     `next: ${document.next.slice(0, 3).join(', ') || '–'}`,
-    `recent: ${document.recent.map(({ takenAt, workflowId }) => `${workflowId} (${takenAt})`).join(', ') || '–'}`,
+    `recent: ${recent.map(({ takenAt, workflowId, state: outcome }) => `${workflowId} (${takenAt}, ${outcome})`).join(', ') || '–'}`,
+    ...(failedRuns === 0 ? [] : [`failed runs that Temporal still keeps: ${String(failedRuns)}`]),
+    ...recent.flatMap(({ workflowId, error }) => (error === undefined ? [] : [`${workflowId}: ${colors.red(error.type)}: ${error.message}\n  ${error.remedy.replaceAll('\n', '\n  ')}`])),
     `input: ${JSON.stringify(document.input)}`,
   ]
   return { document, text: lines.join('\n') }

@@ -259,6 +259,19 @@ describe('schedule', () => {
       async () => engine.namesOf('slice').length,
       (slices) => slices > 0,
     )
+    const completed = await until(
+      async () => await json('schedule', 'show', id),
+      (shown) => JSON.stringify(shown).includes('"state":"completed"'),
+    )
+    expect(completed).toMatchObject({ failedRuns: 0, recent: [{ state: 'completed' }] })
+    engine.faults.slice = [slotLost()]
+    await json('schedule', 'trigger', id)
+    const failed = await until(
+      async () => await json('schedule', 'show', id),
+      (shown) => JSON.stringify(shown).includes('"failedRuns":1'),
+    )
+    expect(failed).toMatchObject({ recent: [{ state: 'completed' }, { state: 'failed', error: { type: 'SlotLost' } }] })
+    expect((await run('schedule', 'show', id)).stdout).toMatch(/failed runs that Temporal still keeps: 1\n.*SlotLost/)
     expect(await json('schedule', 'delete', id)).toEqual({ scheduleId: id, deleted: true })
     expect(await failure('schedule', 'show', id)).toEqual(error('ScheduleNotFound', /no schedule/))
   })
