@@ -37,18 +37,30 @@ export interface LockedTable {
 export async function beginWithTable(client: SqlClient, known: KnownTable): Promise<LockedTable | ChangedTable> {
   const { table } = known
   const subject = `table ${tableKey(table)}`
-  const stored = await findStoredTable(client, table)
+  let stored = await findStoredTable(client, table)
+  while (stored !== null && !(await isLocked(client, { subject, oid: table.oid, name: stored.name }))) stored = await findStoredTable(client, table)
   if (stored === null) return { tag: 'changed', table: null }
-  await execute(client, { subject, text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' })
-  await execute(client, { subject, text: `LOCK TABLE ${stored.name} IN ACCESS SHARE MODE` })
-  const { isSame } = await queryRow(client, z.object({ isSame: z.boolean() }), {
-    subject,
-    text: `SELECT coalesce(to_regclass(${quoteLiteral(stored.name)})::oid = ${table.oid}, false) AS "isSame"`,
-  })
-  if (!isSame) throw new DomainError({ kind: 'SourceUnavailable', message: `${subject}: it was renamed meanwhile`, remedy: 'It is tried again.' })
   const { publicationName } = known
   const published = publicationName === null ? await describeReadableTable(client, table.oid) : await describePublishedTable(client, publicationName, table.oid)
   if (published !== null && hasShape(published.table, table, known.hasColumnList)) return { tag: 'locked', stored, rowFilter: published.rowFilter }
   await execute(client, { subject, text: 'ROLLBACK' })
   return { tag: 'changed', table: published?.table ?? null }
+}
+
+/**
+ * Begins the transaction and locks the table of that name. False where another has the name, or none, and the transaction is over again: an `ALTER TABLE … RENAME` or `DROP TABLE`
+ * that waits for the end of one chunk's copy comes before the next one's lock.
+ */
+async function isLocked(client: SqlClient, { subject, oid, name }: { readonly subject: string; readonly oid: number; readonly name: string }): Promise<boolean> {
+  await execute(client, { subject, text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY' })
+  try {
+    await execute(client, { subject, text: `LOCK TABLE ${name} IN ACCESS SHARE MODE` })
+    const { isSame } = await queryRow(client, z.object({ isSame: z.boolean() }), { subject, text: `SELECT coalesce(to_regclass(${quoteLiteral(name)})::oid = ${oid}, false) AS "isSame"` })
+    if (isSame) return true
+  } catch (error) {
+    // That is: no table of that name.
+    if (!(error instanceof DomainError) || error.kind !== 'InvalidInput') throw error
+  }
+  await execute(client, { subject, text: 'ROLLBACK' })
+  return false
 }

@@ -22,7 +22,7 @@ export interface StoredTable {
  * Source: https://www.postgresql.org/docs/current/ddl-inherit.html
  */
 export async function findStoredTable(client: SqlClient, table: TableSchema): Promise<StoredTable | null> {
-  const rows = await queryRows(client, z.object({ schema: z.string(), name: z.string(), kind: z.string(), pages: z.number() }), {
+  const rows = await queryRows(client, z.object({ schema: z.string(), name: z.string(), kind: z.string(), pages: z.number().nullable() }), {
     subject: `table ${tableKey(table)}`,
     values: [table.oid],
     text: `
@@ -35,7 +35,8 @@ export async function findStoredTable(client: SqlClient, table: TableSchema): Pr
        WHERE c.oid = $1`,
   })
   const [row] = rows
-  if (row === undefined) return null
+  // Where the DROP TABLE that it waited for has committed, the table has no size.
+  if (row === undefined || row.pages === null) return null
   const name = quoteTable(row)
   const isPartitioned = row.kind === 'p'
   return { name, isPartitioned, from: isPartitioned ? name : `ONLY ${name}`, pageCount: Math.ceil(row.pages) }
