@@ -7,7 +7,7 @@ const MINIMUM_ROOM_BYTES = 256 * 1024
 
 /** Below this rate nothing is gained by waiting, and latency is lost. */
 const MINIMUM_BURST_RATE_BYTES_PER_MS = 2 * 1024
-/** One millisecond of pause for each of it: from 6 kB/ms on (about 40,000 small changes a second) the pause is the longest. */
+/** One millisecond of pause for each of it: from 6 kB/ms on (about 40,000 small changes a second) a walsender's pause is the longest. */
 const RATE_BYTES_PER_MS_OF_PAUSE = 256
 const LONGEST_PAUSE_MS = 25
 /** The rate is measured over no less than this: shorter spans see only the kernel's own grouping. */
@@ -43,6 +43,7 @@ export class CoalescingSocket extends Duplex {
   #isStopped = false
   #isDiscarding = false
   #isFull = false
+  #longestPauseMs = LONGEST_PAUSE_MS
   #pause: NodeJS.Timeout | undefined
   #spanBytes = 0
   #spanStartMs = 0
@@ -79,9 +80,11 @@ export class CoalescingSocket extends Duplex {
 
   /**
    * Call it when the stream of messages begins, never before: a pause there would be a round trip's. With `reusesSlab` a chunk is valid only
-   * while it is delivered: for who uses up or copies each one at once, and would leave a megabyte of garbage for every read.
+   * while it is delivered: for who uses up or copies each one at once, and would leave a megabyte of garbage for every read. A sender that fills
+   * the kernel's buffers sooner than in `longestPauseMs` stands still for the rest of it.
    */
-  startBursts({ reusesSlab = false } = {}): void {
+  startBursts({ reusesSlab = false, longestPauseMs = LONGEST_PAUSE_MS } = {}): void {
+    this.#longestPauseMs = longestPauseMs
     this.#isBursting = this.#isTcp
     this.#reusesSlab = this.#isTcp && reusesSlab
     this.#spanStartMs = performance.now()
@@ -193,7 +196,7 @@ export class CoalescingSocket extends Duplex {
       this.#spanStartMs = nowMs
     }
     if (this.#bytesPerMs < MINIMUM_BURST_RATE_BYTES_PER_MS || this.#isStopped) return
-    const pauseMs = Math.min(LONGEST_PAUSE_MS, this.#bytesPerMs / RATE_BYTES_PER_MS_OF_PAUSE)
+    const pauseMs = Math.min(this.#longestPauseMs, this.#bytesPerMs / RATE_BYTES_PER_MS_OF_PAUSE)
     // Not unref'ed: while it runs nothing else keeps a process alive that waits for this stream.
     this.#pause = setTimeout(() => {
       this.#pause = undefined

@@ -32,6 +32,9 @@ export interface CopyRequest extends KnownTable {
  *
  * Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP
  */
+/** A server that does nothing but a copy sends a megabyte in some 5 ms: longer pauses than this leave it waiting for half its time (docs/performance.md). */
+const COPY_PAUSE_MS = 2
+
 const SNAPSHOT = `
   SELECT pg_current_snapshot()::text AS snapshot,
     CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END::text AS lsn,
@@ -193,7 +196,7 @@ class SnapshotCopy implements ChunkCopy {
     const onAbort = (): void => { connection.client.connection.stream.destroy() }
     signal.addEventListener('abort', onAbort, { once: true })
     // Lines are used up at once; a row may be waited for.
-    connection.socket.startBursts({ reusesSlab: handlers.onDrained !== undefined })
+    connection.socket.startBursts({ reusesSlab: handlers.onDrained !== undefined, longestPauseMs: COPY_PAUSE_MS })
     try {
       const rowCount = await copyOut(connection.client, {
         sql: `COPY (${query}) TO STDOUT (${format})`,
