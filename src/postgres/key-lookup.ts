@@ -26,7 +26,7 @@ export async function locateKeys(
 ): Promise<readonly number[]> {
   const uppers = request.ranges.map((range) => range.upper).filter((upper) => upper !== null)
   if (uppers.length === 0 || request.keys.length === 0) return request.keys.map(() => 0)
-  const columns = await readTypedKey(client, table)
+  const columns = await readTypedKey(client, asNamedNow(table, await presentNames(client, table)))
   const width = columns.length
   const text = `
     SELECT (SELECT count(*)::int FROM ${unnest('u', width, width)} WHERE ${isLess(columns, 'u', 'k')}) AS range
@@ -45,7 +45,8 @@ export async function locateKeys(
 
 /**
  * The text (by the type output functions, as in copy and stream) of `columns` of the rows with these keys, as they are now. Rows that are
- * not there are left out; the others come in the order of their keys.
+ * not there are left out; the others come in the order of their keys. Columns may have other names by now than the table is known with; those that are gone are NULL, and
+ * without one of the key's no row is there.
  */
 export async function readRows(
   client: SqlClient,
@@ -60,14 +61,16 @@ export async function readRows(
       remedy: 'Give the table a primary key.',
     })
   }
-  const keyColumns = await readTypedKey(client, table)
+  const names = await presentNames(client, table)
+  if (!table.key.every((name) => names.has(name))) return []
+  const keyColumns = await readTypedKey(client, asNamedNow(table, names))
   const width = keyColumns.length
   // By its oid: the table may have another name by now.
   const stored = await findStoredTable(client, table)
   if (stored === null) return []
   const matches = keyColumns.map((column, index) => `t.${quoteIdentifier(column.name)} ${operator(column, '=')} ${castTo(`k.v${index}`, column)}`)
   const text = `
-    SELECT ${request.columns.map((name) => `t.${quoteIdentifier(name)}`).join(', ')}
+    SELECT ${request.columns.map((name) => valueOf(names.get(name))).join(', ')}
     FROM ${unnest('k', width, 0)} JOIN ${stored.from} t ON ${matches.join(' AND ')}
     ORDER BY k.ordinal`
   const found: (string | null)[][] = []
@@ -81,6 +84,29 @@ export async function readRows(
     throw toDomainError(error, { subject: subjectOf(table) })
   }
   return found
+}
+
+function valueOf(name: string | undefined): string {
+  return name === undefined ? 'NULL' : `t.${quoteIdentifier(name)}`
+}
+
+/** By the names that the table is known with, those that its columns have now, told by attribute number: the stream may be behind a schema change. */
+async function presentNames(client: SqlClient, table: TableSchema): Promise<ReadonlyMap<string, string>> {
+  const rows = await queryRows(client, z.object({ attributeNumber: z.number(), name: z.string() }), {
+    subject: subjectOf(table),
+    values: [table.oid],
+    text: 'SELECT a.attnum AS "attributeNumber", a.attname::text AS name FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped',
+  })
+  const now = new Map(rows.map(({ attributeNumber, name }) => [attributeNumber, name]))
+  return new Map(table.columns.flatMap((column) => {
+    const name = now.get(column.attributeNumber)
+    return name === undefined ? [] : [[column.name, name] as const]
+  }))
+}
+
+function asNamedNow(table: TableSchema, names: ReadonlyMap<string, string>): TableSchema {
+  const now = (name: string): string => names.get(name) ?? name
+  return { ...table, key: table.key.map(now), columns: table.columns.map((column) => ({ ...column, name: now(column.name) })) }
 }
 
 /** A condition on the rows of `alias` that have one of these keys, for statements that take no parameters. */

@@ -186,6 +186,16 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
     expect(await readRows(client, await readTable('split'), { keys: [['1']], columns: ['v'] })).toEqual([['one']])
   })
 
+  it('reads rows, and locates keys, of a table whose columns have other names than it is known with', async () => {
+    await source.admin.query("CREATE TABLE called (id int PRIMARY KEY, v text, w text, x text); INSERT INTO called VALUES (1, 'v', 'w', 'x')")
+    const table = await readTable('called')
+    await source.admin.query('ALTER TABLE called RENAME id TO k; ALTER TABLE called RENAME v TO id; ALTER TABLE called RENAME w TO v; ALTER TABLE called DROP x; ALTER TABLE called ADD x text DEFAULT $$another$$')
+    expect(await readRows(client, table, { keys: [['1'], ['2']], columns: ['id', 'v', 'w', 'x'] })).toEqual([['1', 'v', 'w', null]])
+    expect(await locateKeys(client, table, { ranges: [{ lower: null, upper: ['1'] }, { lower: ['1'], upper: null }], keys: [['1'], ['2']] })).toEqual([0, 1])
+    await source.admin.query('ALTER TABLE called DROP k')
+    expect(await readRows(client, table, { keys: [['1']], columns: ['v'] })).toEqual([])
+  })
+
   it('keeps row values out of errors', async () => {
     await source.admin.query('CREATE TABLE typed (id int PRIMARY KEY)')
     const error: unknown = await readRows(client, await readTable('typed'), { keys: [['planted-secret']], columns: ['id'] }).catch(
