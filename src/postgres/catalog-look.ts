@@ -116,11 +116,16 @@ const STORAGE_SCHEMA = z
   })
   .transform(({ published, ...storage }): TableStorage => (published === null ? storage : { ...storage, published }))
 
+// Made once: zod compiles a schema when it is used first.
+const STORAGE_ROW = z.object({ oid: z.number(), storage: STORAGE_SCHEMA })
+const TABLE_ROW = z.object({ oid: z.number(), schema: z.string(), name: z.string(), isPublished: z.boolean(), isKnown: z.boolean(), storage: STORAGE_SCHEMA.nullable(), columns: COLUMNS_SCHEMA.nullable() })
+const POSITION_ROW = z.object({ lsn: z.string(), published: z.record(z.string(), z.boolean()).nullable() })
+
 const SUBJECT = 'catalog of the source'
 
 /** Storage by oid, as a publication (null = none) has the tables; those that are gone are left out. */
 export async function readStorage(client: SqlClient, oids: readonly number[], publicationName: string | null): Promise<ReadonlyMap<number, TableStorage>> {
-  const rows = await queryRows(client, z.object({ oid: z.number(), storage: STORAGE_SCHEMA }), {
+  const rows = await queryRows(client, STORAGE_ROW, {
     subject: SUBJECT,
     values: [[...oids], publicationName],
     text: `WITH RECURSIVE ${storageOver('$1')} SELECT c.oid, ${storageOf('$2::name')} AS storage FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
@@ -136,7 +141,7 @@ export async function lookAtCatalog(
 ): Promise<CatalogLook> {
   const rows = await queryRows(
     client,
-    z.object({ oid: z.number(), schema: z.string(), name: z.string(), isPublished: z.boolean(), isKnown: z.boolean(), storage: STORAGE_SCHEMA.nullable(), columns: COLUMNS_SCHEMA.nullable() }),
+    TABLE_ROW,
     {
       subject: SUBJECT,
       values: [publicationName, [...wanted.oids], wanted.wholeSchema],
@@ -152,7 +157,7 @@ export async function lookAtCatalog(
     },
   )
   // After the look, so that it is past what the look sees; the insert position, as a commit may be visible before it is written.
-  const { lsn, published } = await queryRow(client, z.object({ lsn: z.string(), published: z.record(z.string(), z.boolean()).nullable() }), {
+  const { lsn, published } = await queryRow(client, POSITION_ROW, {
     subject: 'position of the source',
     values: [publicationName],
     text: `SELECT (CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END)::text AS lsn,

@@ -114,10 +114,13 @@ export async function readSeenPosition(client: SqlClient): Promise<Lsn> {
   return asRecordEnd(parseLsn(lsn))
 }
 
+// Made once: zod compiles a schema when it is used first.
+const HEALTH_ROW = z.object({ currentLsn: z.string(), committedLsn: z.string(), maxSlotWalKeepMegabytes: z.number(), idleSlotTimeoutSeconds: z.number() })
+
 /** The server's write position (on a standby: the replay position) and the slot's state; `slot` is null where there is none. */
 export async function readHealth(client: SqlClient, slotName: string): Promise<SourceHealth> {
   const slot = await readSlot(client, slotName)
-  const row = await queryRow(client, z.object({ currentLsn: z.string(), committedLsn: z.string(), maxSlotWalKeepMegabytes: z.number(), idleSlotTimeoutSeconds: z.number() }), {
+  const row = await queryRow(client, HEALTH_ROW, {
     text: `
       SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS "currentLsn",
         ${COMMITTED_LSN} AS "committedLsn",

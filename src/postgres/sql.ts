@@ -36,7 +36,7 @@ export function quoteTable(table: TableName): string {
 /** Runs a query and parses its rows. Throws a `DomainError`; rows of another shape are a `ProtocolViolation`. */
 export async function queryRows<T>(client: SqlClient, rowSchema: z.ZodType<T>, statement: Statement): Promise<T[]> {
   const rows = await runStatement(client, statement)
-  const parsed = z.array(rowSchema).safeParse(rows)
+  const parsed = rowsSchemaOf(rowSchema).safeParse(rows)
   if (parsed.success) return parsed.data
   const where = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.code}`).slice(0, 3)
   throw new DomainError({
@@ -44,6 +44,17 @@ export async function queryRows<T>(client: SqlClient, rowSchema: z.ZodType<T>, s
     message: `${statement.subject}: the catalog has another shape than expected (${where.join(', ')})`,
     remedy: 'Report this with the server\'s version.',
   })
+}
+
+/** zod compiles a schema when it is used first: one for each, not for each query. */
+const ROWS_SCHEMAS = new WeakMap<z.ZodType, z.ZodType>()
+
+function rowsSchemaOf<T>(rowSchema: z.ZodType<T>): z.ZodType<T[]> {
+  const known = ROWS_SCHEMAS.get(rowSchema) as z.ZodType<T[]> | undefined
+  if (known !== undefined) return known
+  const made = z.array(rowSchema)
+  ROWS_SCHEMAS.set(rowSchema, made)
+  return made
 }
 
 /** Like {@link queryRows} for a query that gives exactly one row. */
