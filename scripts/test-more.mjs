@@ -33,7 +33,7 @@ function runs() {
     const seed = String(Date.now() % 2 ** 31)
     const env = { RANDOM_SECONDS: seconds, RANDOM_SEED: seed, SCHEMA_SECONDS: seconds, SCHEMA_SEED: seed, ROUND_TRIP_VALUES: '5000', ROUND_TRIP_SEED: seed, KILLS: 'all', VERIFY_ROUNDS: '200', VERIFY_SEED: seed }
     const fuzz = { FUZZ_RUNS: String(Number(seconds) * FUZZ_RUNS_PER_SECOND), FUZZ_SEED: seed }
-    return [[`long, seed ${seed}`, LONG_TESTS, env], ['kills', ['test/chaos/kill-matrix.test.ts'], env, 'chaos'], [`messages, seed ${seed}`, ['test/unit/postgres/pgoutput/fuzz.test.ts'], fuzz, 'unit']]
+    return [[`long, seed ${seed}`, LONG_TESTS, env], ['kills, and many pipelines', ['test/chaos/kill-matrix.test.ts', 'test/chaos/many-pipelines.test.ts'], { ...env, MANY: '50' }, 'chaos'], [`messages, seed ${seed}`, ['test/unit/postgres/pgoutput/fuzz.test.ts'], fuzz, 'unit']]
   }
   if (what !== 'matrix') throw new Error('long or matrix?')
   const majors = named.length > 0 ? named : MAJORS
