@@ -222,6 +222,8 @@ export interface TableRecord extends Shaping {
    * there they may be those of a row that has come to the key since. Absent = none.
    */
   readonly aheadUntilLsn?: string
+  /** Changes, versions and marked rows that have NULL for a value that the stream left out and nobody had any more; absent = 0. */
+  readonly unknownChanges?: number
   /**
    * What was written at the source from `fromLsn` (LSN text) on, and before the slot that is read now was made, did not come. The rows may be older than the
    * stream until they have been compared with the source. Absent = nothing is missing. The destination stores it and does not look at it.

@@ -32,7 +32,7 @@ export function progressOf(tables: readonly TableRecord[], figures: ProgressFigu
     lagMs: lagBytes === 0 ? 0 : lagMs,
     retainedWalBytes: health?.slot?.retainedWalBytes ?? null,
     tables: Object.fromEntries(shown.map((table) => [tableKey(table.source), statusOf(table)])),
-    warnings: [...new Set([...warnings, ...tables.flatMap(widenings), ...shown.flatMap(departures), ...shown.flatMap(gaps)])],
+    warnings: [...new Set([...warnings, ...tables.flatMap(widenings), ...shown.flatMap(departures), ...shown.flatMap(gaps), ...shown.flatMap(unknownValues)])],
   }
 }
 
@@ -71,6 +71,13 @@ function departures({ state, source, departure }: TableRecord): readonly string[
 function gaps({ state, source, gap }: TableRecord): readonly string[] {
   if (gap === undefined || state === 'removed') return []
   return [`${tableKey(source)}: its slot was lost at ${gap.fromLsn}, and its rows may be older than the source's until they have been compared, and what differs copied (state snapshotting)`]
+}
+
+/** What the stream left out and nobody had any more. */
+function unknownValues({ source, state, unknownChanges }: TableRecord): readonly string[] {
+  if (unknownChanges === undefined || state === 'removed') return []
+  const name = tableKey(source)
+  return [`${name}: ${String(unknownChanges)} of its changes have NULL for a large value that the source left out, as they did not change it, and had no more when it was asked; with REPLICA IDENTITY FULL it sends them`]
 }
 
 /** Who has the transactions that are waited for, for people; a prepared one has no pid. */

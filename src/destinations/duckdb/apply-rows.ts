@@ -1,7 +1,7 @@
 import type { RowLookup, TableRecord, TransactionContext } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { ZERO_LSN, type Lsn } from '../../model/lsn.ts'
-import { isAppendOnly, type Shape, type ShapeKind, shapesOf } from '../../model/shapes.ts'
+import { isAppendOnly, kindsOf, type Shape, type ShapeKind, shapesOf } from '../../model/shapes.ts'
 import { tableKey, type TableName } from '../../model/table-schema.ts'
 import { addedNames, hasDropped } from './added-columns.ts'
 import type { DatabaseSession } from './database.ts'
@@ -62,7 +62,11 @@ export interface AppliedRows {
   readonly counts: RowCounts
   /** As {@link fillUnchanged} returns it. */
   readonly seenLsn: Lsn
+  /** Changes that were kept with NULL for a value that the stream left out and nobody has any more. */
+  readonly unknownChanges: number
 }
+
+type StagedOutcome = Omit<AppliedRows, 'counts'>
 
 /** Applies one rows step to every shape of the table; `into` is the first one's name. Tells what counted, and what was set aside for a running copy. */
 export async function applyRows(
@@ -79,14 +83,14 @@ export async function applyRows(
   if ((!isWatched || step.common !== null) && canGoStraight(step, record) && !(await mayClearMarks(session, step, shapes))) {
     session.watches.void(into)
     await insertStraight(session, step, record, shapes)
-    return { counts: step, seenLsn: ZERO_LSN, deferred: [] }
+    return { counts: step, seenLsn: ZERO_LSN, unknownChanges: 0, deferred: [] }
   }
   await session.run(`CREATE OR REPLACE TEMP TABLE staged_rows AS ${selectStaged(step, record)}`)
   await fillMoves(session, step, record, into)
   await misfits?.note(step, record)
   const deferred = step.isFiltered ? await judgeStaged(session, step, record, lookup) : []
   const counts = step.isFiltered ? await countStaged(session) : step
-  return { counts, seenLsn: await applyStaged(session, step, record, into, lookup), deferred }
+  return { counts, ...(await applyStaged(session, step, record, into, lookup)), deferred }
 }
 
 /** Applies rows that were set aside, now that their chunk is there. */
@@ -94,7 +98,7 @@ export async function applyDeferred(session: DatabaseSession, deferred: Deferred
   const texts = await widenedSince(session, deferred, record)
   await session.run(`CREATE OR REPLACE TEMP TABLE staged_rows AS SELECT *${texts.length === 0 ? '' : ` REPLACE (${texts.join(', ')})`} FROM ${deferred.table} ORDER BY rowid`)
   const counts = await countStaged(session)
-  return { counts, seenLsn: await applyStaged(session, deferred.step, record, into, lookup) }
+  return { counts, ...(await applyStaged(session, deferred.step, record, into, lookup)) }
 }
 
 /** Columns that have become text since the rows were set aside: what their values are then (see `widenColumn`). */
@@ -118,13 +122,21 @@ async function countStaged(session: DatabaseSession): Promise<RowCounts> {
   return { inserts: Number(row?.[0] ?? 0), updates: Number(row?.[1] ?? 0), deletes: Number(row?.[2] ?? 0) }
 }
 
-async function applyStaged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<Lsn> {
+async function applyStaged(session: DatabaseSession, step: RowsStep, record: TableRecord, into: TableName, lookup: RowLookup): Promise<StagedOutcome> {
   const seenLsn = await fillUnchanged(session, step, record, into, lookup)
+  const unknownChanges = await countUnknown(session, step, record)
   const watch = session.watches.of(into)
   if (watch !== null) await noteTouched(session, watch, step, record)
   for (const shape of shapesOf(record, into)) await applyToShape(session, step, record, shape)
   await session.run('DROP TABLE temp.staged_rows')
-  return seenLsn
+  return { seenLsn, unknownChanges }
+}
+
+/** `merge` leaves such rows out until a later change tells them. */
+async function countUnknown(session: DatabaseSession, { unchanged }: RowsStep, record: TableRecord): Promise<number> {
+  if (unchanged.size === 0 || kindsOf(record).every((kind) => kind === 'merge')) return 0
+  const [row] = await session.rows(`SELECT count(*)::INTEGER FROM ${STAGED} WHERE u IS NOT NULL AND op NOT IN ('D', 'X')`)
+  return Number(row?.[0] ?? 0)
 }
 
 async function applyToShape(session: DatabaseSession, step: RowsStep, record: TableRecord, { kind, table }: Shape): Promise<void> {

@@ -178,7 +178,7 @@ async function applyStage(work: Work, stage: TableStage, before: TableRecord): P
   await misfits.refuse(record)
   if (stage.lastCommitLsn > ZERO_LSN) record = { ...record, counts: { ...record.counts, lastCommitLsn: formatLsn(stage.lastCommitLsn) } }
   if (departure !== undefined) return { record: await leaveTable(session, fence, { ...record, departure }), deferred }
-  if (record.columns === before.columns && record.copy === before.copy && record.aheadUntilLsn === before.aheadUntilLsn) await writeCounts(session, fence, [record])
+  if (record.columns === before.columns && record.copy === before.copy && record.aheadUntilLsn === before.aheadUntilLsn && record.unknownChanges === before.unknownChanges) await writeCounts(session, fence, [record])
   else await writeTable(session, fence, record, record.copy !== before.copy)
   return { record, deferred }
 }
@@ -188,9 +188,10 @@ function hasColumnsOf(record: TableRecord, step: RowsStep): boolean {
   return step.columns.length === record.columns.length && step.columns.every(({ name }, index) => record.columns[index]?.name === name)
 }
 
-function withApplied(record: TableRecord, { counts, seenLsn }: AppliedRows): TableRecord {
+function withApplied(record: TableRecord, { counts, seenLsn, unknownChanges }: AppliedRows): TableRecord {
   const aheadLsn = maxLsn(seenLsn, parseLsn(record.aheadUntilLsn ?? formatLsn(ZERO_LSN)))
-  return { ...withCounts(record, counts), ...(aheadLsn === ZERO_LSN ? {} : { aheadUntilLsn: formatLsn(aheadLsn) }) }
+  const unknown = (record.unknownChanges ?? 0) + unknownChanges
+  return { ...withCounts(record, counts), ...(aheadLsn === ZERO_LSN ? {} : { aheadUntilLsn: formatLsn(aheadLsn) }), ...(unknown === 0 ? {} : { unknownChanges: unknown }) }
 }
 
 function withCounts(record: TableRecord, { inserts, updates, deletes }: RowCounts): TableRecord {

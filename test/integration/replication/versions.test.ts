@@ -109,6 +109,22 @@ describe('writeMode scd2', () => {
     }
   })
 
+  it('has NULL for a large value that nobody has any more, and says so', async () => {
+    const pipeline = await copied('v_gone', "CREATE TABLE v_gone (a int PRIMARY KEY, b int, big text); ALTER TABLE v_gone ALTER big SET STORAGE EXTERNAL; INSERT INTO v_gone SELECT n, 0, repeat('one ', 2000) FROM generate_series(1, 2) n", { snapshotMode: 'never' })
+    try {
+      await pipeline.sql('UPDATE v_gone SET b = 1')
+      await pipeline.sql('DELETE FROM v_gone WHERE a = 1')
+      const { progress } = await pipeline.catchUp()
+      expect(await pipeline.query('SELECT a, b, length(big)::INTEGER, _is_current FROM public.v_gone ORDER BY a')).toEqual([[1, 1, null, false], [2, 1, 8000, true]])
+      expect(progress.warnings.filter((warning) => warning.startsWith('public.v_gone: 1 of its changes'))).toHaveLength(1)
+      await pipeline.sql('UPDATE v_gone SET b = 2')
+      const { progress: later } = await pipeline.catchUp()
+      expect(later.warnings).toEqual(progress.warnings)
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
   it('keeps its versions through schema changes: a new column is NULL in old ones, a dropped one stays', async () => {
     const pipeline = await copied('v_ddl', "CREATE TABLE v_ddl (a int PRIMARY KEY, b text, n int); INSERT INTO v_ddl VALUES (1, 'x', 1), (2, 'y', 2), (3, 'z', 3)")
     try {
