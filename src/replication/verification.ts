@@ -2,12 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Difference, type Judgement, kindOf, type Suspect, type TableChanged, type TableComparison } from '../model/comparison.ts'
 import type { ChunkStage, Destination, PipelineKey, TableRecord } from '../model/destination.ts'
 import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
-import type { ChunkCopy, KeyRange, Source } from '../model/source.ts'
+import type { KeyRange, Source } from '../model/source.ts'
 import type { PublishedOperation } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import { NAMED_DIFFERENCES, type NamedDifference, type VerifiedTable, type VerifyProgress } from '../model/verification.ts'
 import { schemaOf } from './copier.ts'
 import { Pace } from './pace.ts'
+import { ReadsAhead, type StagedRead } from './reads-ahead.ts'
 import { transactionHolders } from './progress.ts'
 
 /** Suspects that are decided at once: what is read again at the source by one statement, and looked for in each batch of the stream. */
@@ -161,21 +162,26 @@ export class Verification {
     const afterKey = this.#progress.current?.afterKey ?? null
     const plan = await this.#plan(comparison)
     const { estimatedRows } = plan
-    if (!comparison.isRanged) {
-      // A column of the key has become text since.
-      if (afterKey !== null) this.#begin(table)
-      await this.#compareRanges(comparison, plan.ranges, { range: EVERYTHING, estimatedRows })
+    // A column of the key has become text since.
+    if (!comparison.isRanged && afterKey !== null) this.#begin(table)
+    const ranges = afterKey === null || !comparison.isRanged ? plan.ranges : await this.#after(table, plan.ranges, afterKey)
+    const reads = new ReadsAhead(ranges, async (range, ending) => this.#read(comparison, { range, signal: AbortSignal.any([this.#options.signal, ending]) }), this.#options.maxRowsPerSecond === null)
+    try {
+      if (!comparison.isRanged) {
+        await this.#compareRanges(comparison, reads, { count: ranges.length, range: EVERYTHING, estimatedRows })
+        return true
+      }
+      for (const range of ranges) {
+        this.#options.signal.throwIfAborted()
+        if (performance.now() >= this.#options.endsAtMs) return false
+        await this.#compareRanges(comparison, reads, { count: 1, range, estimatedRows })
+        if (range.upper !== null) this.#progress = { ...this.#progress, current: { oid: table.oid, afterKey: range.upper } }
+        await this.#pace.rest()
+      }
       return true
+    } finally {
+      await reads.discard()
     }
-    const ranges = afterKey === null ? plan.ranges : await this.#after(table, plan.ranges, afterKey)
-    for (const range of ranges) {
-      this.#options.signal.throwIfAborted()
-      if (performance.now() >= this.#options.endsAtMs) return false
-      await this.#compareRanges(comparison, [range], { range, estimatedRows })
-      if (range.upper !== null) this.#progress = { ...this.#progress, current: { oid: table.oid, afterKey: range.upper } }
-      await this.#pace.rest()
-    }
-    return true
   }
 
   #begin(table: TableRecord): void {
@@ -198,8 +204,12 @@ export class Verification {
     return ranges.slice(index).map((range, place) => (place === 0 ? { lower: key, upper: range.upper } : range))
   }
 
-  /** Reads `parts` of a table, each in a snapshot of its own, and compares them with what the destination has of `range`. */
-  async #compareRanges(comparison: TableComparison, parts: readonly KeyRange[], { range, estimatedRows }: { readonly range: KeyRange; readonly estimatedRows: number }): Promise<void> {
+  /** Takes the next `count` reads of a table, each of a snapshot of its own, and compares them with what the destination has of `range`. */
+  async #compareRanges(
+    comparison: TableComparison,
+    reads: ReadsAhead,
+    { count, range, estimatedRows }: { readonly count: number; readonly range: KeyRange; readonly estimatedRows: number },
+  ): Promise<void> {
     const { table } = comparison
     const name = tableKey(table.source)
     const stages: ChunkStage[] = []
@@ -207,12 +217,12 @@ export class Verification {
     let found: VerifiedTable = { compared: 0, different: 0, repaired: 0 }
     const named: NamedDifference[] = []
     try {
-      for (const part of parts) {
+      while (stages.length < count) {
         this.#say(name, estimatedRows)
-        const read = await this.#read(comparison, { range: part })
+        const read = await reads.next()
         stages.push(read.stage)
         lsn = maxLsn(lsn, read.copy.snapshotLsn)
-        if (parts.length > 1) await this.#pace.rest()
+        if (count > 1) await this.#pace.rest()
       }
       await this.#options.reach(lsn)
       const compared = await comparison.compare(stages, range, lsn)
@@ -296,9 +306,8 @@ export class Verification {
     }
   }
 
-  async #read(comparison: TableComparison, request: { readonly range: KeyRange; readonly keys?: readonly (readonly string[])[] }): Promise<{ readonly copy: ChunkCopy; readonly stage: ChunkStage }> {
-    const { source, signal } = this.#options
-    const copy = await source.beginCopy(schemaOf(comparison.table), { ...request, hasColumnList: true }, signal)
+  async #read(comparison: TableComparison, { signal = this.#options.signal, ...request }: { readonly range: KeyRange; readonly keys?: readonly (readonly string[])[]; readonly signal?: AbortSignal }): Promise<StagedRead> {
+    const copy = await this.#options.source.beginCopy(schemaOf(comparison.table), { ...request, hasColumnList: true }, signal)
     if (copy.tag === 'changed') throw new Changed({ tag: 'changed', reason: 'shape' })
     const stage = comparison.newRows()
     try {
