@@ -20,6 +20,7 @@ import { textTable } from './status-text.ts'
 export interface ValuesRequest {
   readonly credentials: SourceCredentials
   readonly destination: DuckdbDestinationConfig
+  readonly sourceName: string
   readonly slotName: string
   readonly publicationName: string
   readonly differences: Readonly<Record<string, readonly NamedDifference[]>>
@@ -38,14 +39,14 @@ const SHOWN = 120
  * The values of rows that differ, of both sides, as they are now: for a terminal. Nothing of it is stored anywhere. Throws `DestinationFailed` where another process
  * has the DuckDB file open.
  */
-export async function differingValues({ credentials, destination, slotName, publicationName, differences }: ValuesRequest): Promise<string> {
+export async function differingValues({ credentials, destination, sourceName, slotName, publicationName, differences }: ValuesRequest): Promise<string> {
   const source = createSource(credentials, publicationName)
   try {
     const instance = await openWhenFree(destination)
     try {
       const connection = await instance.connect()
       await connection.run("SET TimeZone = 'UTC'")
-      const records = await readRecords(connection, slotName)
+      const records = await readRecords(connection, sourceName, slotName)
       const blocks: string[] = []
       for (const [name, named] of Object.entries(differences)) {
         const record = records.find((other) => other.state !== 'removed' && tableKey(other.source) === name)
@@ -55,7 +56,7 @@ export async function differingValues({ credentials, destination, slotName, publ
           if (!isWhole(key)) continue
           const columns = record.columns.filter(({ isDropped }) => !isDropped).map((column) => column.name)
           const { rows: there } = await source.readRows(schemaOf(record), [key], columns)
-          blocks.push(blockOf(`${name} ${difference.kind} ${record.key.map((column, index) => `${column} = ${key[index] ?? ''}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
+          blocks.push(blockOf(`${name} ${difference.kind} ${record.key.map((column, index) => `${column} = ${printable(key[index] ?? '')}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
         }
       }
       connection.closeSync()
@@ -84,8 +85,8 @@ async function openWhenFree(destination: DuckdbDestinationConfig): Promise<DuckD
   }
 }
 
-async function readRecords(connection: DuckDBConnection, slotName: string): Promise<readonly TableRecord[]> {
-  const found = await connection.runAndReadAll(`SELECT definition::VARCHAR, state FROM _replication.tables WHERE slot_name = ${quoteText(slotName)}`)
+async function readRecords(connection: DuckDBConnection, sourceName: string, slotName: string): Promise<readonly TableRecord[]> {
+  const found = await connection.runAndReadAll(`SELECT definition::VARCHAR, state FROM _replication.tables WHERE source = ${quoteText(sourceName)} AND slot_name = ${quoteText(slotName)}`)
   return (found.getRowsJson() as [string, TableRecord['state']][]).map(([definition, state]) => ({ ...(JSON.parse(definition) as TableRecord), state }))
 }
 
@@ -116,9 +117,14 @@ function blockOf(title: string, columns: readonly string[], sides: { readonly so
 function cellOf(value: string | null | undefined, other: string | null | undefined): string {
   if (value === undefined) return '-'
   if (value === null) return 'NULL'
-  if (value.length <= SHOWN) return JSON.stringify(value)
+  if (value.length <= SHOWN) return printable(value)
   let at = 0
   while (at < value.length && value[at] === (other ?? '')[at]) at++
   const from = Math.max(0, Math.min(at - SHOWN / 2, value.length - SHOWN))
-  return `${from > 0 ? `…(${String(from)}) ` : ''}${JSON.stringify(value.slice(from, from + SHOWN))}${from + SHOWN < value.length ? ` …(${String(value.length)} characters)` : ''}`
+  return `${from > 0 ? `…(${String(from)}) ` : ''}${printable(value.slice(from, from + SHOWN))}${from + SHOWN < value.length ? ` …(${String(value.length)} characters)` : ''}`
+}
+
+/** As a JSON string without control characters, of which JSON leaves some as they are. */
+function printable(value: string): string {
+  return JSON.stringify(value).replace(/[\u007f-\u009f]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

@@ -225,7 +225,7 @@ async function showSchedule(client: Client, scheduleId: string): Promise<Answer>
     `${scheduleId}: ${state.paused ? 'paused' : 'active'}, runs ${action.workflowType} as ${action.workflowId} on ${action.taskQueue}`,
     `next: ${document.next.slice(0, 3).join(', ') || '–'}`,
     `recent: ${recent.map(({ takenAt, workflowId, state: outcome }) => `${workflowId} (${takenAt}, ${outcome})`).join(', ') || '–'}`,
-    ...(failedRuns === 0 ? [] : [`failed runs that Temporal still keeps: ${String(failedRuns)}`]),
+    ...((failedRuns ?? 0) === 0 ? [] : [`failed runs that Temporal still keeps: ${String(failedRuns)}`]),
     ...recent.flatMap(({ workflowId, error }) => (error === undefined ? [] : [`${workflowId}: ${colors.red(error.type)}: ${error.message}\n  ${error.remedy.replaceAll('\n', '\n  ')}`])),
     `input: ${JSON.stringify(document.input)}`,
   ]

@@ -16,7 +16,7 @@ export interface ScheduledRun {
 /** Failed ones with their error, as every verb shows it. */
 export async function scheduledRunOf(client: Client, { takenAt, action: { workflow } }: Action): Promise<ScheduledRun> {
   const run = { takenAt: takenAt.toISOString(), workflowId: workflow.workflowId }
-  const handle = client.workflow.getHandle(workflow.workflowId, workflow.firstExecutionRunId)
+  const handle = client.workflow.getHandle(workflow.workflowId, workflow.firstExecutionRunId, { followRuns: false })
   try {
     const { status } = await handle.describe()
     const state = status.name.toLowerCase()
@@ -29,8 +29,8 @@ export async function scheduledRunOf(client: Client, { takenAt, action: { workfl
   }
 }
 
-/** How many of its runs have failed, of those that Temporal still keeps. A schedule shows its last ten alone. */
-export async function countFailedRuns(client: Client, scheduleId: string): Promise<number> {
-  const { count } = await client.workflow.count(`TemporalScheduledById = '${scheduleId.replaceAll("'", "''")}' AND ExecutionStatus IN ('Failed', 'TimedOut')`)
-  return count
+/** How many of its runs have failed, of those that Temporal still keeps; null where its store cannot count them. A schedule shows its last ten alone. */
+export async function countFailedRuns(client: Client, scheduleId: string): Promise<number | null> {
+  const counted = await client.workflow.count(`TemporalScheduledById = '${scheduleId.replaceAll("'", "''")}' AND ExecutionStatus IN ('Failed', 'TimedOut')`).catch(() => null)
+  return counted?.count ?? null
 }

@@ -65,7 +65,8 @@ function sidesOf({ source, destination, slotName, publicationName }: UnresolvedS
   if (json === true) throw usageError('--show-values shows values on the terminal alone, not as JSON', 'leave out one of --show-values and --json')
   if (repair === true) throw usageError('after a repair both sides have the same values', 'give --show-values first, without --repair')
   const config = loadConfig({ env: process.env })
-  return { credentials: resolveSource(config, source).credentials, destination: resolveDestination(config, destination), slotName, publicationName }
+  const { name: sourceName, credentials } = resolveSource(config, source)
+  return { credentials, sourceName, destination: resolveDestination(config, destination), slotName, publicationName }
 }
 
 async function shownValues(sides: Sides, { differences }: Report): Promise<string> {

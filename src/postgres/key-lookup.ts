@@ -43,6 +43,9 @@ export async function locateKeys(
   return located
 }
 
+/** A table or column that is renamed between two statements is looked up again so often. */
+const MAX_LOOKUPS = 5
+
 /**
  * The text (by the type output functions, as in copy and stream) of `columns` of the rows with these keys, as they are now. Rows that are
  * not there are left out; the others come in the order of their keys. Columns may have other names by now than the table is known with; those that are gone are NULL, and
@@ -54,6 +57,17 @@ export async function readRows(
   request: { readonly keys: readonly Key[]; readonly columns: readonly string[] },
 ): Promise<readonly (readonly (string | null)[])[]> {
   if (request.keys.length === 0 || request.columns.length === 0) return []
+  for (let lookups = 1; ; lookups++) {
+    try {
+      return await readRowsNow(client, table, request)
+    } catch (error) {
+      const isUnknownName = error instanceof DomainError && error.kind === 'InvalidInput'
+      if (!isUnknownName || lookups === MAX_LOOKUPS) throw error
+    }
+  }
+}
+
+async function readRowsNow(client: SqlClient, table: TableSchema, request: { readonly keys: readonly Key[]; readonly columns: readonly string[] }): Promise<readonly (readonly (string | null)[])[]> {
   if (table.key.length === 0) {
     throw new DomainError({
       kind: 'TableNotReplicable',

@@ -17,6 +17,9 @@ export interface KnownTable {
 }
 
 /** A table that nobody can alter while the transaction lasts. */
+/** It is renamed between the look at its name and the lock on it. */
+const MAX_LOOKUPS = 10
+
 export interface LockedTable {
   readonly tag: 'locked'
   readonly stored: StoredTable
@@ -38,7 +41,10 @@ export async function beginWithTable(client: SqlClient, known: KnownTable): Prom
   const { table } = known
   const subject = `table ${tableKey(table)}`
   let stored = await findStoredTable(client, table)
-  while (stored !== null && !(await isLocked(client, { subject, oid: table.oid, name: stored.name }))) stored = await findStoredTable(client, table)
+  for (let lookups = 1; stored !== null && !(await isLocked(client, { subject, oid: table.oid, name: stored.name })); lookups++) {
+    if (lookups === MAX_LOOKUPS) throw new DomainError({ kind: 'SourceUnavailable', message: `${subject} is renamed again and again while it is about to be read`, remedy: 'It is tried again.' })
+    stored = await findStoredTable(client, table)
+  }
   if (stored === null) return { tag: 'changed', table: null }
   const { publicationName } = known
   const published = publicationName === null ? await describeReadableTable(client, table.oid) : await describePublishedTable(client, publicationName, table.oid)

@@ -89,7 +89,7 @@ export async function surveySlots(client: SqlClient): Promise<SlotSurvey> {
   const rows = await queryRows(client, SLOT_ROW, {
     subject: 'replication slots of the source',
     text: `
-      SELECT to_jsonb(s) AS slot, greatest(pg_wal_lsn_diff(${CURRENT_LSN}, s.restart_lsn), 0)::bigint::text AS "retainedBytes",
+      SELECT to_jsonb(s) AS slot, CASE WHEN s.restart_lsn IS NOT NULL THEN greatest(pg_wal_lsn_diff(${CURRENT_LSN}, s.restart_lsn), 0)::bigint::text END AS "retainedBytes",
         extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds"
       FROM pg_replication_slots s WHERE NOT s.temporary ORDER BY s.slot_name`,
   })

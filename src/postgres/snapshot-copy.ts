@@ -25,6 +25,9 @@ export interface CopyRequest extends KnownTable {
   readonly signal: AbortSignal
 }
 
+/** A server that does nothing but a copy sends a megabyte in some 5 ms: longer pauses than this leave it waiting for half its time (docs/performance.md). */
+const COPY_PAUSE_MS = 2
+
 /**
  * The snapshot of the running transaction, and a position that is past the commit of everything that it sees: the **insert** position, because with
  * `synchronous_commit = off` a transaction is visible before its commit record is written. On a standby what was received:
@@ -32,9 +35,6 @@ export interface CopyRequest extends KnownTable {
  *
  * Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP
  */
-/** A server that does nothing but a copy sends a megabyte in some 5 ms: longer pauses than this leave it waiting for half its time (docs/performance.md). */
-const COPY_PAUSE_MS = 2
-
 const SNAPSHOT = `
   SELECT pg_current_snapshot()::text AS snapshot,
     CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_insert_lsn() END::text AS lsn,

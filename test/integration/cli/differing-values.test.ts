@@ -10,7 +10,7 @@ it.each<WriteMode>(['merge', 'scd2', 'append'])('shows the values of both sides 
   const database = await createDatabase(inject('postgresUrl'))
   try {
     await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'show_values', tableNames: ['shown'], writeMode }))
-    await pipeline.sql("CREATE TABLE shown (a int, b text, n numeric, v text, PRIMARY KEY (a, b)); INSERT INTO shown VALUES (1, 'x', 1.50, 'same'), (2, 'y', 2, repeat('z', 500) || 'end'), (3, 'z', 3, E'\\x1b[31mred')")
+    await pipeline.sql("CREATE TABLE shown (a int, b text, n numeric, v text, PRIMARY KEY (a, b)); INSERT INTO shown VALUES (1, 'x', 1.50, 'same'), (2, 'y', 2, repeat('z', 500) || 'end'), (3, E'z\\u009b', 3, E'\\x1b[31mred\\u009b2J')")
     await pipeline.initialize()
     await pipeline.catchUp()
     await pipeline.write(
@@ -22,15 +22,15 @@ it.each<WriteMode>(['merge', 'scd2', 'append'])('shows the values of both sides 
     await pipeline.release()
     const destination = { name: 'warehouse', path: pipeline.file, type: 'duckdb', isLocalFile: true } as DuckdbDestinationConfig
     const { slotName, publicationName } = pipeline.spec
-    const text = await differingValues({ credentials: parseCredentials(database.url), destination, slotName, publicationName, differences: progress.differences })
+    const text = await differingValues({ credentials: parseCredentials(database.url), destination, sourceName: 'shop', slotName, publicationName, differences: progress.differences })
     // eslint-disable-next-line no-control-regex -- colours of the table are the CLI's own
     const plain = text.replaceAll(/\u001b\[\d+m/g, '')
-    expect(plain).toMatch(/public\.shown changed a = 2, b = y:\n/)
+    expect(plain).toMatch(/public\.shown changed a = "2", b = "y":\n/)
     expect(plain).toMatch(/n +│ "2" +│ "9"/)
     expect(plain).toMatch(/v +│ …\(\d+\) "z+end" +│ …\(\d+\) "z+END"/)
     expect(plain).not.toContain('same')
-    expect(plain).toMatch(/public\.shown missing a = 3, b = z:\n/)
-    expect(plain).toMatch(/v +│ "\\u001b\[31mred" +│ - /)
+    expect(plain).toMatch(/public\.shown missing a = "3", b = "z\\u009b":\n/)
+    expect(plain).toMatch(/v +│ "\\u001b\[31mred\\u009b2J" +│ - /)
   } finally {
     await database.drop()
   }
