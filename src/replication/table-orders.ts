@@ -14,7 +14,7 @@ import { amendmentOf, namesOf, withAdded, withRemoved } from './amendment.ts'
 import { progressOf } from './progress.ts'
 import { registrationsOf, reshapingsOf } from './registration.ts'
 import { copiedAnew, toGoOn } from './retry.ts'
-import { approvedAsIs, isPending, withApproval } from './schema-approval.ts'
+import { approvedAsIs, isPending, withApproval, withoutPending } from './schema-approval.ts'
 
 /** What an order is carried out on. */
 export interface TableOrderContext {
@@ -109,9 +109,13 @@ async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { 
     if (state !== 'removed') continue
     throw new DomainError({ kind: 'InvalidInput', message: `table ${tableKey(source)} is not replicated: its state is removed`, remedy: 'the update addTables (cli add) copies it anew' })
   }
+  const asIs = (record: TableRecord, present: PublishedTables['tables']): TableRecord => {
+    const schema = spec.schemaChanges === 'ask' ? present.find(({ oid }) => oid === record.oid) : undefined
+    return schema === undefined ? record : approvedAsIs(record, replicatedShape(record, schema))
+  }
   const reshapings = (found: PublishedTables, records: readonly TableRecord[]): readonly Reshaping[] => {
     const registered = registrationsOf(spec, { ...found, otherTables: othersOf(on, found.tables) }, records)
-    return reshapingsOf(spec, shapes, { ...found, registered, records })
+    return reshapingsOf(spec, shapes, { ...found, registered, records: records.map((record) => withoutPending(asIs(record, found.tables))) })
   }
   const published = await publishTables(on.credentials, requestFor(on, tables.map(({ source }) => quoted(source))), {
     approve: async (foreseen) => destination.checkShapes(on.state.key, reshapings(foreseen, tables)),
@@ -125,11 +129,7 @@ async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { 
   // One that waits for its copy, or is being copied, will see what is there by then.
   const isCopying = (record: TableRecord): boolean => (record.state === 'pending' || record.state === 'snapshotting') && record.quarantine === null
   const meant = state.tables.filter((record) => oids.has(record.oid) && record.state !== 'removed' && !isCopying(record))
-  const asIs = (record: TableRecord): TableRecord => {
-    const schema = on.spec.schemaChanges === 'ask' ? present.find(({ oid }) => oid === record.oid) : undefined
-    return schema === undefined ? record : approvedAsIs(record, replicatedShape(record, schema))
-  }
-  await destination.saveTables(fence, meant.map((record) => copiedAnew(asIs(record))))
+  await destination.saveTables(fence, meant.map((record) => copiedAnew(asIs(record, present))))
   return warnings
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Difference, type Judgement, kindOf, type Suspect, type TableChanged, type TableComparison } from '../model/comparison.ts'
-import type { ChunkStage, Destination, PipelineKey, TableRecord } from '../model/destination.ts'
+import { type ChunkStage, type Destination, isBeside, type PipelineKey, type TableRecord } from '../model/destination.ts'
 import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { KeyRange, Source } from '../model/source.ts'
 import type { PublishedOperation } from '../model/spec.ts'
@@ -149,7 +149,8 @@ export class Verification {
     if (record === undefined) throw new NotComparable('it is not replicated any more')
     const { state: tableState, quarantine, columns, source, gap } = record
     if (tableState === 'failed' || quarantine !== null) throw new NotComparable('it has stopped (status tells why)')
-    if (tableState !== 'streaming') throw new NotComparable('its copy is not finished')
+    // Between the copy's last chunk and its swap, the rows that readers see, and their shapes, are still the former ones.
+    if (tableState !== 'streaming' || isBeside(record)) throw new NotComparable('its copy is not finished')
     if (gap !== undefined && this.#options.recovery === undefined) throw new NotComparable('it is being compared already, as its slot was lost (status tells when that is done)')
     if (!this.#sends('insert', 'update')) throw new NotComparable('its publication does not send all inserts and updates')
     if (columns.every(({ isDropped }) => isDropped)) throw new NotComparable('it has no columns')

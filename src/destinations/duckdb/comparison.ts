@@ -1,7 +1,7 @@
 import type { Difference, Judgement, RangeComparison, Repair, Suspect, TableChanged, TableComparison } from '../../model/comparison.ts'
 import type { ChunkStage, PipelineKey, TableRecord } from '../../model/destination.ts'
 import { parseLsn, ZERO_LSN, type Lsn } from '../../model/lsn.ts'
-import { type Shape, shapesOf } from '../../model/shapes.ts'
+import { kindsOf, type Shape, shapesOf } from '../../model/shapes.ts'
 import type { KeyRange } from '../../model/source.ts'
 import { tableKey } from '../../model/table-schema.ts'
 import { columnsOf } from './added-columns.ts'
@@ -258,6 +258,6 @@ function isComparable({ state, quarantine, copy, target }: TableRecord, reachedL
 }
 
 /** What must stay as it is while a table is compared. */
-function shapeOf({ target, columns, key }: TableRecord): string {
-  return JSON.stringify([target, columns.map(({ name, type, isDropped }) => [name, type, isDropped]), key])
+function shapeOf({ target, columns, key, ...record }: TableRecord): string {
+  return JSON.stringify([target, kindsOf(record), columns.map(({ name, type, isDropped }) => [name, type, isDropped]), key])
 }

@@ -25,6 +25,7 @@ import { createTables, dropAll, dropTables } from './ddl.ts'
 import { foresee } from './foresee.ts'
 import type { DeferredRows } from './judged-rows.ts'
 import { createTarget, newTarget } from './new-target.ts'
+import { TableRefused } from './misfits.ts'
 import { foreignTarget, isSameName, leaveTable, renameTables, type Renaming } from './names.ts'
 import { quoteTable, quoteText } from './sql.ts'
 import { refuseShapes, reshapeTable } from './reshape.ts'
@@ -308,11 +309,11 @@ class DuckDbDestination implements Destination {
         return swapped
       })
     } catch (error) {
-      if (error instanceof DomainError || isTransient(error)) throw error
-      // What can never be put in its place stops that table alone; the rows that readers see stay.
+      if (!(error instanceof TableRefused) && (error instanceof DomainError || isTransient(error))) throw error
+      // What cannot be put in its place stops that table alone; the rows that readers see stay.
       return this.#database.transaction(async (session) => {
         await checkFence(session, fence, null)
-        const { tables } = await failTable(session, fence, table, destinationError(error, `cannot put the copy of ${tableKey(table.source)} in the place of its table`))
+        const { tables } = await failTable(session, fence, table, error instanceof TableRefused ? error.reason : destinationError(error, `cannot put the copy of ${tableKey(table.source)} in the place of its table`))
         return tables[0] ?? table
       })
     }

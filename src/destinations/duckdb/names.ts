@@ -47,7 +47,9 @@ export async function renameTables(session: DatabaseSession, key: PipelineKey, r
     if (tableKey(present.target) === tableKey(names.target)) continue
     const twin = twinRefusal(present, (await readPipeline(session, key))?.tables ?? [])
     if (twin === null) for (const other of await giveWay(session, key, present, names.target)) await note(other)
-    const refusal = twin ?? (await foreignTarget(session, key, { target: names.target, shaping: present, use: 'give' }))
+    // While it is copied into other shapes, the former ones go along, and the new ones will.
+    const claim = { target: names.target, use: 'give' } as const
+    const refusal = twin ?? (await foreignTarget(session, key, { ...claim, shaping: present })) ?? (await foreignTarget(session, key, { ...claim, shaping: shapingThere(present) }))
     if (refusal === null) await note(await moved(session, present, names.target))
     else refused.set(record.oid, refusal)
   }
