@@ -163,6 +163,5 @@ export async function measureIdle(options: RunOptions, task: IdleTask): Promise<
   })
 }
 
-const SETTLE_MS = 5_000
 /** Slices of the stream that find nothing are each twice as long as the one before, from 4 s to 120 s. */
 const IDLE_SETTLE_MS = 130_000
