@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { asRecordEnd, parseLsn, type Lsn } from '../model/lsn.ts'
 import type { SourceHealth, SourceIdentity } from '../model/source.ts'
-import { readSlot } from './slot.ts'
+import { CURRENT_LSN, readSlot } from './slot.ts'
 import { queryRow, type SqlClient } from './sql.ts'
 
 /** The oldest version that this adapter speaks with: 14 brought what `pgoutput` and the snapshot functions need. */
@@ -122,7 +122,7 @@ export async function readHealth(client: SqlClient, slotName: string): Promise<S
   const slot = await readSlot(client, slotName)
   const row = await queryRow(client, HEALTH_ROW, {
     text: `
-      SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text AS "currentLsn",
+      SELECT ${CURRENT_LSN}::text AS "currentLsn",
         ${COMMITTED_LSN} AS "committedLsn",
         (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS "maxSlotWalKeepMegabytes",
         coalesce((SELECT extract(epoch FROM (setting || unit)::interval)::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0) AS "idleSlotTimeoutSeconds"`,

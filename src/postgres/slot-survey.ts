@@ -2,7 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 import { parseLsn } from '../model/lsn.ts'
 import { remedyText } from '../model/remedy.ts'
+import { isNearIdleTimeout, isNearWalBound } from '../model/slot-end.ts'
 import { okFinding, warningFinding, type PreflightFinding } from './findings.ts'
+import { CURRENT_LSN, SLOT_COLUMNS, SLOT_FIGURE_COLUMNS, SLOT_FIGURES, standingOf } from './slot.ts'
 import { quoteLiteral, queryRow, queryRows, type SqlClient } from './sql.ts'
 
 /** A slot of the server, whoever uses it. */
@@ -39,27 +41,8 @@ export interface SlotSurvey {
 const SAMPLE_MS = 1_000
 /** An unused slot that holds back so much is worth a warning, whatever the bound. */
 const MUCH_WAL_BYTES = 2 ** 30
-/** Of the bound: less than this left is near the end. */
-const NEAR_SHARE = 0.25
-/** Of the idle timeout: more than this gone is near the end. */
-const IDLE_SHARE = 0.5
 
-const SLOT_ROW = z.object({
-  slot: z.object({
-    slot_name: z.string(),
-    database: z.string().nullable(),
-    active: z.boolean(),
-    wal_status: z.string().nullish(),
-    safe_wal_size: z.number().nullish(),
-    conflicting: z.boolean().nullish(),
-    invalidation_reason: z.string().nullish(),
-    synced: z.boolean().nullish(),
-  }),
-  retainedBytes: z.string().nullable(),
-  idleSeconds: z.number().nullable(),
-})
-
-const CURRENT_LSN = '(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)'
+const SLOT_ROW = z.object({ ...SLOT_FIGURE_COLUMNS, slot: z.object({ ...SLOT_COLUMNS, synced: z.boolean().nullish() }) })
 
 const SERVER_ROW = z.object({
   serverVersion: z.number(),
@@ -85,12 +68,10 @@ export async function surveySlots(client: SqlClient): Promise<SlotSurvey> {
   })
   const sampledAt = performance.now()
   await delay(SAMPLE_MS)
-  // Its columns differ between versions; inactive_since came with 17.
   const rows = await queryRows(client, SLOT_ROW, {
     subject: 'replication slots of the source',
     text: `
-      SELECT to_jsonb(s) AS slot, CASE WHEN s.restart_lsn IS NOT NULL THEN greatest(pg_wal_lsn_diff(${CURRENT_LSN}, s.restart_lsn), 0)::bigint::text END AS "retainedBytes",
-        extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds"
+      SELECT ${SLOT_FIGURES}
       FROM pg_replication_slots s WHERE NOT s.temporary ORDER BY s.slot_name`,
   })
   const { lsn } = await queryRow(client, z.object({ lsn: z.string() }), { subject: 'position of the source', text: `SELECT ${CURRENT_LSN}::text AS lsn` })
@@ -100,17 +81,10 @@ export async function surveySlots(client: SqlClient): Promise<SlotSurvey> {
     maxSlotWalKeepBytes: server.keepMegabytes < 0 ? null : server.keepMegabytes * 2 ** 20,
     idleTimeoutSeconds: server.idleSeconds === null || server.idleSeconds <= 0 ? null : server.idleSeconds,
     walBytesPerSecond: Math.max(server.averageRate, sampled, 0),
-    slots: rows.map(({ slot, retainedBytes, idleSeconds }) => ({
-      name: slot.slot_name,
-      database: slot.database,
-      isActive: slot.active,
-      retainedBytes: retainedBytes === null ? null : Number(retainedBytes),
-      safeWalBytes: slot.safe_wal_size ?? null,
-      walStatus: slot.wal_status ?? null,
-      invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
-      idleSeconds: slot.active ? null : idleSeconds,
-      isSynced: slot.synced === true,
-    })),
+    slots: rows.map((row) => {
+      const { retainedWalBytes: retainedBytes, ...figures } = standingOf(row)
+      return { name: row.slot.slot_name, database: row.slot.database, isActive: row.slot.active, isSynced: row.slot.synced === true, retainedBytes, ...figures }
+    }),
   }
 }
 
@@ -139,13 +113,12 @@ function troubleOf(slot: SurveyedSlot, survey: SlotSurvey): readonly PreflightFi
     return warning(`was given up by the server (${slot.invalidationReason})`, 'Its replication goes on by: npm run cli -- recover. Where there is none any more:', [drop])
   }
   const retained = slot.retainedBytes ?? 0
-  const isNearBound = slot.walStatus === 'unreserved' || (maxSlotWalKeepBytes !== null && slot.safeWalBytes !== null && slot.safeWalBytes < maxSlotWalKeepBytes * NEAR_SHARE)
   const held = `holds back ${bytesText(retained)} of WAL${slot.isActive ? '' : `, and nobody reads it${idleText(slot)}`}`
-  if (isNearBound) {
+  if (isNearWalBound(slot, maxSlotWalKeepBytes)) {
     return warning(`${held}: ${bytesText(Math.max(0, slot.safeWalBytes ?? 0))} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
   }
   if (slot.isActive || slot.isSynced) return []
-  if (idleTimeoutSeconds !== null && slot.idleSeconds !== null && slot.idleSeconds > idleTimeoutSeconds * IDLE_SHARE) {
+  if (idleTimeoutSeconds !== null && slot.idleSeconds !== null && isNearIdleTimeout(slot.idleSeconds, idleTimeoutSeconds)) {
     return warning(`is given up in ${inWords(Math.max(0, idleTimeoutSeconds - slot.idleSeconds))} unless somebody uses it (idle_replication_slot_timeout)`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
   }
   if (retained >= MUCH_WAL_BYTES) {

@@ -25,26 +25,52 @@ export interface SlotDetails extends SlotState {
   readonly activeApplication: string | null
 }
 
-// Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason, inactive_since and failover 17): the row is read as JSON.
+/** Where the server's WAL ends; on a standby what it has replayed. */
+export const CURRENT_LSN = '(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)'
+
+/** What is selected of the pg_replication_slots row `s`. Columns differ between versions (wal_status 13, conflicting 16, invalidation_reason, inactive_since and failover 17): the row is read as JSON. */
+export const SLOT_FIGURES = `to_jsonb(s) AS slot, pg_wal_lsn_diff(${CURRENT_LSN}, s.restart_lsn)::bigint::text AS "retainedWalBytes",
+  extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds"`
+
+/** The columns of `slot` in {@link SLOT_FIGURES} that every reader needs. */
+export const SLOT_COLUMNS = {
+  slot_name: z.string(),
+  database: z.string().nullable(),
+  active: z.boolean(),
+  wal_status: z.string().nullish(),
+  safe_wal_size: z.number().nullish(),
+  conflicting: z.boolean().nullish(),
+  invalidation_reason: z.string().nullish(),
+} as const
+
+/** The others of {@link SLOT_FIGURES}. */
+export const SLOT_FIGURE_COLUMNS = { retainedWalBytes: z.string().nullable(), idleSeconds: z.number().nullable() } as const
+
+type SlotFiguresRow = z.infer<z.ZodObject<typeof SLOT_FIGURE_COLUMNS>> & { readonly slot: z.infer<z.ZodObject<typeof SLOT_COLUMNS>> }
+
+/** How a slot stands, of a row of {@link SLOT_FIGURES}. */
+export function standingOf({ slot, retainedWalBytes, idleSeconds }: SlotFiguresRow): Pick<SlotDetails, 'walStatus' | 'retainedWalBytes' | 'safeWalBytes' | 'idleSeconds' | 'invalidationReason'> {
+  return {
+    walStatus: slot.wal_status ?? null,
+    retainedWalBytes: retainedWalBytes === null ? null : Math.max(0, Number(retainedWalBytes)),
+    safeWalBytes: slot.safe_wal_size ?? null,
+    idleSeconds: slot.active ? null : idleSeconds,
+    invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
+  }
+}
+
 const SLOT_ROW = z.object({
+  ...SLOT_FIGURE_COLUMNS,
   slot: z.object({
-    slot_name: z.string(),
+    ...SLOT_COLUMNS,
     plugin: z.string().nullable(),
     slot_type: z.string(),
-    database: z.string().nullable(),
     temporary: z.boolean(),
-    active: z.boolean(),
     active_pid: z.number().nullable(),
     restart_lsn: z.string().nullable(),
     confirmed_flush_lsn: z.string().nullable(),
-    wal_status: z.string().nullish(),
-    safe_wal_size: z.number().nullish(),
-    conflicting: z.boolean().nullish(),
-    invalidation_reason: z.string().nullish(),
     failover: z.boolean().nullish(),
   }),
-  retainedWalBytes: z.string().nullable(),
-  idleSeconds: z.number().nullable(),
   activeApplication: z.string().nullable(),
 })
 
@@ -58,9 +84,7 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     subject: `slot ${JSON.stringify(slotName)}`,
     values: [slotName],
     text: `
-      SELECT to_jsonb(s) AS slot,
-        pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint::text AS "retainedWalBytes",
-        extract(epoch FROM now() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS "idleSeconds",
+      SELECT ${SLOT_FIGURES},
         (SELECT nullif(a.application_name, '') FROM pg_stat_activity a WHERE a.pid = s.active_pid) AS "activeApplication"
       FROM pg_replication_slots s WHERE s.slot_name = $1`,
   })
@@ -76,11 +100,7 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     activePid: slot.active_pid,
     plugin: slot.plugin ?? '',
     database: slot.database ?? '',
-    walStatus: slot.wal_status ?? null,
-    retainedWalBytes: row.retainedWalBytes === null ? null : Math.max(0, Number(row.retainedWalBytes)),
-    safeWalBytes: slot.safe_wal_size ?? null,
-    idleSeconds: slot.active ? null : row.idleSeconds,
-    invalidationReason: slot.invalidation_reason ?? (slot.wal_status === 'lost' ? 'wal_removed' : slot.conflicting === true ? 'conflict' : null),
+    ...standingOf(row),
     isFailover: slot.failover === true,
     activeApplication: row.activeApplication,
   }

@@ -4,6 +4,7 @@ import { DomainError, type ErrorReport, reportOf } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { SlotFigures, SpoolRequest, SpoolResult } from '../model/replication.ts'
 import type { ReplicationStream, Source, SourceHealth } from '../model/source.ts'
+import { isNearIdleTimeout, isNearWalBound } from '../model/slot-end.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { slotLost } from './refusals.ts'
 import type { SegmentWriter, StreamSpool } from './stream-spool.ts'
@@ -19,8 +20,6 @@ const SHOWN_MS = 15_000
 const DEFAULT_SHARE = 0.8
 /** Of the budget: from there on the status warns. */
 const WARN_SHARE = 0.75
-/** Of `max_slot_wal_keep_size`: with less than that left the slot's end is near. */
-const NEAR_SHARE = 0.25
 
 export interface SpoolSliceOptions {
   readonly source: Source
@@ -59,9 +58,9 @@ export function walWarnings(spec: Pick<ReplicationSpec, 'walBudgetBytes' | 'flus
 
 function endWarnings({ slot, maxSlotWalKeepBytes, idleSlotTimeoutSeconds }: SourceHealth): readonly string[] {
   if (slot === null || slot.walStatus === 'lost') return []
-  const { safeWalBytes, idleSeconds, walStatus } = slot
-  const isNearBound = safeWalBytes !== null && maxSlotWalKeepBytes !== null && (walStatus === 'unreserved' || safeWalBytes < maxSlotWalKeepBytes * NEAR_SHARE)
-  const isNearTimeout = idleSlotTimeoutSeconds !== null && idleSeconds !== null && idleSeconds > idleSlotTimeoutSeconds / 2
+  const { safeWalBytes, idleSeconds } = slot
+  const isNearBound = safeWalBytes !== null && maxSlotWalKeepBytes !== null && isNearWalBound(slot, maxSlotWalKeepBytes)
+  const isNearTimeout = idleSlotTimeoutSeconds !== null && idleSeconds !== null && isNearIdleTimeout(idleSeconds, idleSlotTimeoutSeconds)
   return [
     ...(isNearBound ? [`the server gives the slot up after ${String(Math.max(0, safeWalBytes))} bytes more of WAL (max_slot_wal_keep_size): raise it, or let the replication catch up`] : []),
     ...(isNearTimeout ? [`the server gives the slot up in ${String(Math.max(0, Math.floor(idleSlotTimeoutSeconds - idleSeconds)))} s if nobody uses it (idle_replication_slot_timeout): resume`] : []),
