@@ -298,6 +298,11 @@ export function nextGeneration({ copy, lastGeneration = 0 }: Pick<TableRecord, '
   return Math.max(copy?.generation ?? 0, lastGeneration) + 1
 }
 
+/** A copy that is not planned yet: one range over everything. */
+export function unplannedCopy({ generation, into }: Pick<CopyRecord, 'generation' | 'into'>): CopyRecord {
+  return { generation, into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }] }
+}
+
 /** The record once its copy is of no account any more. */
 export function withoutCopy(record: TableRecord): TableRecord {
   return record.copy === null ? record : { ...record, copy: null, lastGeneration: record.copy.generation }

@@ -1,5 +1,5 @@
 import type { TupleView } from '../model/change.ts'
-import type { ChunkStage, CopyRecord, Destination, Fence, RowLookup, TableRecord, TableRegistration, TargetColumn } from '../model/destination.ts'
+import { type ChunkStage, type CopyRecord, type Destination, type Fence, type RowLookup, type TableRecord, type TableRegistration, type TargetColumn, unplannedCopy } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { ZERO_LSN } from '../model/lsn.ts'
 import { reloadName } from '../model/table-schema.ts'
@@ -77,7 +77,7 @@ export async function rehearse(
 
 /** The parts before this one are not needed any more: what is filled is made anew. */
 function onePart({ target }: TableRecord): CopyRecord {
-  return { generation: 1, into: reloadName(target), estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }] }
+  return unplannedCopy({ generation: 1, into: reloadName(target) })
 }
 
 function failed({ type, message, remedy }: NonNullable<TableRecord['error']>): DomainError {

@@ -1,4 +1,4 @@
-import { nextGeneration, replacingOf, type TableRecord } from '../model/destination.ts'
+import { nextGeneration, replacingOf, type TableRecord, unplannedCopy } from '../model/destination.ts'
 import { DomainError, reportOf } from '../model/errors.ts'
 import { hasHistory } from '../model/shapes.ts'
 import { reloadName, tableKey } from '../model/table-schema.ts'
@@ -68,6 +68,6 @@ export function copiedAnew(record: TableRecord): TableRecord {
     state: 'pending',
     error: null,
     quarantine: null,
-    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...replacingOf(record) },
+    copy: { ...unplannedCopy({ generation: nextGeneration(record), into }), ...replacingOf(record) },
   }
 }

@@ -1,4 +1,4 @@
-import { nextGeneration, replacingOf, type ChunkStage, type Destination, type Fence, type RowLookup, type TableRecord } from '../model/destination.ts'
+import { nextGeneration, replacingOf, type ChunkStage, type Destination, type Fence, type RowLookup, type TableRecord, unplannedCopy } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { CommitMeasure } from '../model/replication.ts'
@@ -157,7 +157,7 @@ export class SnapshotLoader {
     warn(`the snapshot of ${tableKey(table.record.source)} that was kept at the source is not usable any more (the table was altered, or the server has crashed): the table is copied as it is now`)
     await exclusive(async () => {
       const { record } = table
-      const copy = { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...replacingOf(record) }
+      const copy = { ...unplannedCopy({ generation: nextGeneration(record), into: record.copy?.into ?? record.target }), ...replacingOf(record) }
       const given: TableRecord = { ...record, state: 'pending', copy }
       await destination.saveTables(fence, [given])
       table.update(given)

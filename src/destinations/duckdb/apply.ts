@@ -1,4 +1,4 @@
-import { isBeside, nextGeneration, replacingOf, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn } from '../../model/destination.ts'
+import { isBeside, nextGeneration, replacingOf, type ApplyResult, type Checkpoint, type ChunkPosition, type Fence, type RowLookup, type TableFailure, type TableRecord, type TargetColumn, unplannedCopy } from '../../model/destination.ts'
 import { DomainError, reportOf } from '../../model/errors.ts'
 import { formatLsn, maxLsn, parseLsn, ZERO_LSN } from '../../model/lsn.ts'
 import { isAppendOnly, keepsPast, shapesOf } from '../../model/shapes.ts'
@@ -245,7 +245,7 @@ export async function restartCopy(
     key: shape.key,
     storage: shape.storage,
     state: 'pending',
-    copy: { generation: nextGeneration(record), into, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...taken },
+    copy: { ...unplannedCopy({ generation: nextGeneration(record), into }), ...taken },
     // The copy will see what was kept, too.
     quarantine: null,
   }

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs'
 import type { TableComparison } from '../../model/comparison.ts'
-import { isBeside, nextGeneration, replacingOf } from '../../model/destination.ts'
+import { isBeside, nextGeneration, replacingOf, unplannedCopy } from '../../model/destination.ts'
 import type {
   ApplyResult, Batch, Checkpoint, ChunkPosition, ChunkStage, Departure, Destination, Fence, ForeseenChange, Foresight, PipelineKey, PipelineState, Registration, Reshaping, RowLookup,
   TableAmendment, TableRecord, TableRegistration, TargetColumn,
@@ -431,7 +431,7 @@ function followed(known: TableRecord, wanted: TableRegistration): TableRecord {
   const isReadable = existing.quarantine !== null || (keepsPast(existing) && existing.state === 'streaming')
   const kept = isReadable && !listChanged ? rehinted(existing, hints) : null
   if (kept !== null) return { ...existing, columns: kept, hints }
-  const copy = { generation: nextGeneration(existing), into: reloadName(existing.target), estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }], ...replacingOf(existing) }
+  const copy = { ...unplannedCopy({ generation: nextGeneration(existing), into: reloadName(existing.target) }), ...replacingOf(existing) }
   const columns = keepsPast(existing) ? carriedColumns(existing.columns, fresh, existing) : fresh
   return { ...existing, columns, key: source.key, hints, hasColumnList, state: 'pending', error: null, copy, quarantine: null }
 }

@@ -1,4 +1,4 @@
-import { asThere, type PipelineKey, type TableRecord } from '../../model/destination.ts'
+import { asThere, type PipelineKey, type TableRecord, unplannedCopy } from '../../model/destination.ts'
 import { isShapedAs, keepsPast, type Shaping } from '../../model/shapes.ts'
 import { reloadName } from '../../model/table-schema.ts'
 import { carryShapes } from './carry-shapes.ts'
@@ -50,7 +50,7 @@ export async function createTarget(
     }
   }
   const isBeside = isReplacing && record.state === 'pending' && (await hasTable(session, record.target))
-  const copy = { generation: 1, into: reloadName(record.target), estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }] }
+  const copy = unplannedCopy({ generation: 1, into: reloadName(record.target) })
   const made: TableRecord = !isBeside
     ? record
     : former === null

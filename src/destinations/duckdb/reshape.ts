@@ -1,4 +1,4 @@
-import { isBeside, nextGeneration, type PipelineKey, type Reshaping, shapingThere, type TableRecord } from '../../model/destination.ts'
+import { isBeside, nextGeneration, type PipelineKey, type Reshaping, shapingThere, type TableRecord, unplannedCopy } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { remedyText } from '../../model/remedy.ts'
 import { hasHistory, isShapedAs, keepsPast, kindsOf, shapesOf, shapingIn, shapingText, type Shaping } from '../../model/shapes.ts'
@@ -81,10 +81,7 @@ async function reshapedRecord(session: DatabaseSession, record: TableRecord, sha
     error: null,
     quarantine: null,
     copy: {
-      generation: nextGeneration(record),
-      into: reloadName(target),
-      estimatedRows: 0,
-      chunks: [{ lower: null, upper: null, done: null }],
+      ...unplannedCopy({ generation: nextGeneration(record), into: reloadName(target) }),
       ...(isReplacing ? { isReplacing } : {}),
       ...(isShapedAs(there, shaping) ? {} : { former: { ...shapingIn(there), keptAs: copy?.former?.keptAs ?? (await freeName(session, record)) } }),
     },
