@@ -45,8 +45,10 @@ export async function renameTables(session: DatabaseSession, key: PipelineKey, r
     const present = named(records.get(record.oid) ?? record, names.source)
     await note(present)
     if (tableKey(present.target) === tableKey(names.target)) continue
-    const twin = twinRefusal(present, (await readPipeline(session, key))?.tables ?? [])
-    if (twin === null) for (const other of await giveWay(session, key, present, names.target)) await note(other)
+    const known = (await readPipeline(session, key))?.tables ?? []
+    const twin = twinRefusal(present, known)
+    const holders = known.filter(({ oid, target }) => oid !== present.oid && isSameName(target, names.target))
+    if (twin === null) for (const other of await giveWay(session, key, holders)) await note(other)
     // While it is copied into other shapes, the former ones go along, and the new ones will.
     const claim = { target: names.target, use: 'give' } as const
     const refusal = twin ?? (await foreignTarget(session, key, { ...claim, shaping: present })) ?? (await foreignTarget(session, key, { ...claim, shaping: shapingThere(present) }))
@@ -57,11 +59,10 @@ export async function renameTables(session: DatabaseSession, key: PipelineKey, r
 }
 
 /**
- * Whoever else of this pipeline has the name gives way: rows of a table that is gone are dropped, but an `append` history is kept under
+ * Those of this pipeline that have a name which another is to have give way: rows of a table that is gone are dropped, but an `append` history is kept under
  * another name; a table that is there still waits under another name for its own news.
  */
-async function giveWay(session: DatabaseSession, key: PipelineKey, claimant: TableRecord, target: TableName): Promise<readonly TableRecord[]> {
-  const holders = ((await readPipeline(session, key))?.tables ?? []).filter((other) => other.oid !== claimant.oid && isSameName(other.target, target))
+async function giveWay(session: DatabaseSession, key: PipelineKey, holders: readonly TableRecord[]): Promise<readonly TableRecord[]> {
   const displaced: TableRecord[] = []
   for (const holder of holders) {
     if (isDisposable(holder)) {
