@@ -3,9 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api'
 
 import type { DuckdbDestinationConfig } from '../config.ts'
+import { readPipeline } from '../destinations/duckdb/checkpoint.ts'
 import { selectCurrent } from '../destinations/duckdb/current-rows.ts'
+import { DatabaseSession } from '../destinations/duckdb/database.ts'
 import { quoteName, quoteText } from '../destinations/duckdb/sql.ts'
 import { toPostgresText } from '../destinations/duckdb/type-mapping.ts'
+import { Watches } from '../destinations/duckdb/watched-rows.ts'
 import { shapingThere, type TableRecord } from '../model/destination.ts'
 import { shapesOf } from '../model/shapes.ts'
 import { tableKey } from '../model/table-schema.ts'
@@ -46,7 +49,8 @@ export async function differingValues({ credentials, destination, sourceName, sl
     try {
       const connection = await instance.connect()
       await connection.run("SET TimeZone = 'UTC'")
-      const records = await readRecords(connection, sourceName, slotName)
+      const state = await readPipeline(new DatabaseSession(connection, new Watches()), { source: sourceName, slotName })
+      const records = state?.tables ?? []
       const blocks: string[] = []
       for (const [name, named] of Object.entries(differences)) {
         const record = records.find((other) => other.state !== 'removed' && tableKey(other.source) === name)
@@ -83,11 +87,6 @@ async function openWhenFree(destination: DuckdbDestinationConfig): Promise<DuckD
       await sleep(ASK_MS)
     }
   }
-}
-
-async function readRecords(connection: DuckDBConnection, sourceName: string, slotName: string): Promise<readonly TableRecord[]> {
-  const found = await connection.runAndReadAll(`SELECT definition::VARCHAR, state FROM _replication.tables WHERE source = ${quoteText(sourceName)} AND slot_name = ${quoteText(slotName)}`)
-  return (found.getRowsJson() as [string, TableRecord['state']][]).map(([definition, state]) => ({ ...(JSON.parse(definition) as TableRecord), state }))
 }
 
 async function readHere(connection: DuckDBConnection, record: TableRecord, key: readonly string[]): Promise<Rows> {

@@ -76,17 +76,16 @@ export function remainingMs(readings: readonly ReplicationStatus[]): Readonly<Re
     Object.entries(newest?.tables ?? {}).flatMap(([name, table]) => {
       const share = copiedShare(table)
       if (newest === undefined || share === null) return []
-      let oldest = newest
+      let oldest = { reading: newest, share }
       for (const reading of readings.toReversed()) {
         const before = reading.tables[name]
         const earlier = before === undefined ? null : copiedShare(before)
         // Another plan: a copy that began anew.
         if (earlier === null || earlier > share || before?.copying?.ranges !== table.copying?.ranges) break
-        oldest = reading
+        oldest = { reading, share: earlier }
       }
-      const first = oldest.tables[name]
-      const gained = share - (first === undefined ? share : (copiedShare(first) ?? share))
-      return gained <= 0 ? [] : [[name, Math.round(((1 - share) / gained) * secondsBetween(oldest, newest) * 1_000)]]
+      const gained = share - oldest.share
+      return gained <= 0 ? [] : [[name, Math.round(((1 - share) / gained) * secondsBetween(oldest.reading, newest) * 1_000)]]
     }),
   )
 }
