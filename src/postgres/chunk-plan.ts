@@ -7,7 +7,7 @@ import type { StoredTable } from './stored-table.ts'
 
 /** Rows of a range may be this many times the target before it is worth a second one. */
 const TOLERANCE = 1.5
-/** Enough sampled pages per range that ranges differ by some ten percent only where a page holds neighbours; fewer of them of very many ranges. */
+/** Enough sampled pages per range that ranges differ by some ten percent only, also where a page holds neighbours; fewer where there are very many ranges. */
 const SAMPLED_PAGES_PER_RANGE = 120
 const MINIMUM_PAGES_PER_RANGE = 20
 const MAXIMUM_SAMPLED_PAGES = 20_000

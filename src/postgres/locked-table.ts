@@ -16,10 +16,10 @@ export interface KnownTable {
   readonly hasColumnList: boolean
 }
 
-/** A table that nobody can alter while the transaction lasts. */
-/** It is renamed between the look at its name and the lock on it. */
+/** A table that is renamed between the look at its name and the lock on it is looked up so often. */
 const MAX_LOOKUPS = 10
 
+/** A table that nobody can alter while the transaction lasts. */
 export interface LockedTable {
   readonly tag: 'locked'
   readonly stored: StoredTable
