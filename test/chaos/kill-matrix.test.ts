@@ -38,6 +38,8 @@ const ACCEPTED = answer('update accepted', 'updateResponse accepted', ['before',
 const ACKNOWLEDGED = answer('update acknowledged', 'updateResponse completed')
 /** A table's record with this in it. */
 const record = (name: string, what: string): Step => commit(name, `INSERT INTO _replication\\.tables.*${what}`)
+/** A table gets a column: in place, or written anew where rows came before in the same batch. */
+const CHANGED = commit('changed', 'ALTER TABLE .* ADD COLUMN|CREATE TABLE .*__rewritten')
 const COPIED = commit('copied range', 'UPDATE _replication\\.chunks SET snapshot')
 
 /** Each step with each of its moments; outside of long mode with one of them, another one from step to step. */
@@ -151,7 +153,7 @@ it.concurrent('a table that stops, and goes on', async () => {
       await lane.kill(step, point, retry)
       await lane.untilWell()
     }
-    for (const [step, point] of pointsOf([record('approved', "'pending'"), commit('changed', 'ALTER TABLE .* ADD COLUMN')])) {
+    for (const [step, point] of pointsOf([record('approved', "'pending'"), CHANGED])) {
       await lane.source.query(`ALTER TABLE m ADD COLUMN w${String(++id)} int DEFAULT 7`)
       await state('failed')
       await lane.kill(step, point, async () => lane.handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'm' }] }))
