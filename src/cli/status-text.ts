@@ -2,25 +2,18 @@ import Table from 'cli-table3'
 import colors from '../terminal-colors.ts'
 
 import type { Phase, ReplicationStatus, TableState, TableStatus } from '../model/status.ts'
+import { formatBytes, formatDuration } from '../model/units.ts'
 import { copiedShare, progressBar, sparkline, type Trend } from './readings.ts'
 import type { LiveStatus } from './replication-status.ts'
 
 const NONE = '–'
 
-/** `12.3 MiB` */
-export function formatBytes(bytes: number | null): string {
-  if (bytes === null) return NONE
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-  const power = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10))
-  return `${power === 0 ? bytes : (bytes / 1024 ** power).toFixed(1)} ${units[power] ?? ''}`
+function bytesOrNone(bytes: number | null): string {
+  return bytes === null ? NONE : formatBytes(bytes)
 }
 
-/** `350 ms`, `12.0 s`, `3 min`, `2.5 h` */
-export function formatDuration(durationMs: number | null): string {
-  if (durationMs === null) return NONE
-  if (durationMs < 1_000) return `${Math.round(durationMs)} ms`
-  if (durationMs < 120_000) return `${(durationMs / 1_000).toFixed(1)} s`
-  return durationMs < 7_200_000 ? `${Math.round(durationMs / 60_000)} min` : `${(durationMs / 3_600_000).toFixed(1)} h`
+function lagText({ lagBytes, lagMs }: ReplicationStatus): string {
+  return `${bytesOrNone(lagBytes)}, ${lagMs === null ? NONE : formatDuration(lagMs)}`
 }
 
 /** A table of plain style. */
@@ -55,8 +48,8 @@ export function statusText({ workflowId, status, activity }: LiveStatus, trend: 
     ['applied LSN', status.appliedLsn ?? NONE],
     ['source LSN', status.sourceLsn ?? NONE],
     ['confirmed', status.confirmedFlushLsn ?? NONE],
-    ['lag', `${formatBytes(status.lagBytes)}, ${formatDuration(status.lagMs)}`],
-    ['WAL retained', formatBytes(status.retainedWalBytes)],
+    ['lag', lagText(status)],
+    ['WAL retained', bytesOrNone(status.retainedWalBytes)],
     ...(rate === null ? [] : [['rows/s', Math.round(rate).toLocaleString('en')]]),
     ['as of', status.asOf],
   ]
@@ -126,8 +119,8 @@ export function overviewText(replications: readonly ({ readonly workflowId: stri
       PHASE_COLORS[status.phase](status.phase),
       `${states.length}${failed === 0 ? '' : colors.red(` (${failed} failed)`)}`,
       status.appliedLsn ?? NONE,
-      `${formatBytes(status.lagBytes)}, ${formatDuration(status.lagMs)}`,
-      formatBytes(status.retainedWalBytes),
+      lagText(status),
+      bytesOrNone(status.retainedWalBytes),
     ]
   })
   const troubles = replications.flatMap((replication) => ('error' in replication ? [] : troublesOf(replication)))

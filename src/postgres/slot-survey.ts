@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { parseLsn } from '../model/lsn.ts'
 import { remedyText } from '../model/remedy.ts'
 import { isNearIdleTimeout, isNearWalBound } from '../model/slot-end.ts'
+import { formatBytes, formatDuration } from '../model/units.ts'
 import { okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import { CURRENT_LSN, SLOT_COLUMNS, SLOT_FIGURE_COLUMNS, SLOT_FIGURES, standingOf } from './slot.ts'
 import { quoteLiteral, queryRow, queryRows, type SqlClient } from './sql.ts'
@@ -95,8 +96,8 @@ export function slotFindings(survey: SlotSurvey): readonly PreflightFinding[] {
 
 function boundFinding({ maxSlotWalKeepBytes, idleTimeoutSeconds }: SlotSurvey): PreflightFinding {
   const name = 'WAL bound'
-  const idle = idleTimeoutSeconds === null ? '' : `; a slot that nobody uses for ${inWords(idleTimeoutSeconds)} is given up (idle_replication_slot_timeout): a replication must not be paused or stopped for longer`
-  if (maxSlotWalKeepBytes !== null) return okFinding(name, `a slot may hold back ${bytesText(maxSlotWalKeepBytes)} of WAL (max_slot_wal_keep_size)${idle}`)
+  const idle = idleTimeoutSeconds === null ? '' : `; a slot that nobody uses for ${secondsText(idleTimeoutSeconds)} is given up (idle_replication_slot_timeout): a replication must not be paused or stopped for longer`
+  if (maxSlotWalKeepBytes !== null) return okFinding(name, `a slot may hold back ${formatBytes(maxSlotWalKeepBytes)} of WAL (max_slot_wal_keep_size)${idle}`)
   return warningFinding(
     name,
     `nothing bounds the WAL that a slot holds back (max_slot_wal_keep_size is -1): one that nobody reads fills the disk${idle}`,
@@ -113,16 +114,16 @@ function troubleOf(slot: SurveyedSlot, survey: SlotSurvey): readonly PreflightFi
     return warning(`was given up by the server (${slot.invalidationReason})`, 'Its replication goes on by: npm run cli -- recover. Where there is none any more:', [drop])
   }
   const retained = slot.retainedBytes ?? 0
-  const held = `holds back ${bytesText(retained)} of WAL${slot.isActive ? '' : `, and nobody reads it${idleText(slot)}`}`
+  const held = `holds back ${formatBytes(retained)} of WAL${slot.isActive ? '' : `, and nobody reads it${idleText(slot)}`}`
   if (isNearWalBound(slot, maxSlotWalKeepBytes)) {
-    return warning(`${held}: ${bytesText(Math.max(0, slot.safeWalBytes ?? 0))} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
+    return warning(`${held}: ${formatBytes(Math.max(0, slot.safeWalBytes ?? 0))} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
   }
   if (slot.isActive || slot.isSynced) return []
   if (idleTimeoutSeconds !== null && slot.idleSeconds !== null && isNearIdleTimeout(slot.idleSeconds, idleTimeoutSeconds)) {
-    return warning(`is given up in ${inWords(Math.max(0, idleTimeoutSeconds - slot.idleSeconds))} unless somebody uses it (idle_replication_slot_timeout)`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
+    return warning(`is given up in ${secondsText(Math.max(0, idleTimeoutSeconds - slot.idleSeconds))} unless somebody uses it (idle_replication_slot_timeout)`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
   }
   if (retained >= MUCH_WAL_BYTES) {
-    const growth = slot.safeWalBytes === null ? `: ${bytesText(walBytesPerSecond * 86_400)} more each day` : `: ${bytesText(slot.safeWalBytes)} more and the server gives it up${untilFull(slot.safeWalBytes, walBytesPerSecond)}`
+    const growth = slot.safeWalBytes === null ? `: ${formatBytes(walBytesPerSecond * 86_400)} more each day` : `: ${formatBytes(slot.safeWalBytes)} more and the server gives it up${untilFull(slot.safeWalBytes, walBytesPerSecond)}`
     return warning(`${held}${growth}`, 'Let its reader go on (npm run cli -- resume). If nobody is to read it again:', [drop])
   }
   return []
@@ -131,8 +132,8 @@ function troubleOf(slot: SurveyedSlot, survey: SlotSurvey): readonly PreflightFi
 function summary({ slots, walBytesPerSecond }: SlotSurvey): PreflightFinding {
   const unused = slots.filter(({ isActive, isSynced }) => !isActive && !isSynced)
   const most = slots.reduce<SurveyedSlot | null>((worst, slot) => ((slot.retainedBytes ?? -1) > (worst?.retainedBytes ?? -1) ? slot : worst), null)
-  const held = most === null ? '' : `; most WAL is held back by ${JSON.stringify(most.name)}: ${bytesText(most.retainedBytes ?? 0)}${most.safeWalBytes === null ? '' : `, room for ${bytesText(most.safeWalBytes)} more${untilFull(most.safeWalBytes, walBytesPerSecond)}`}`
-  const names = unused.slice(0, 10).map((slot) => `${JSON.stringify(slot.name)} (${bytesText(slot.retainedBytes ?? 0)}${idleText(slot)})`)
+  const held = most === null ? '' : `; most WAL is held back by ${JSON.stringify(most.name)}: ${formatBytes(most.retainedBytes ?? 0)}${most.safeWalBytes === null ? '' : `, room for ${formatBytes(most.safeWalBytes)} more${untilFull(most.safeWalBytes, walBytesPerSecond)}`}`
+  const names = unused.slice(0, 10).map((slot) => `${JSON.stringify(slot.name)} (${formatBytes(slot.retainedBytes ?? 0)}${idleText(slot)})`)
   const idle = unused.length === 0 ? 'none unused' : `unused: ${names.join(', ')}${unused.length > names.length ? ` and ${String(unused.length - names.length)} more` : ''}`
   return okFinding('slots', `${String(slots.length)} on this server, ${idle}${held}`)
 }
@@ -151,26 +152,14 @@ function featureFinding(serverVersion: number): PreflightFinding {
 }
 
 function idleText({ idleSeconds }: SurveyedSlot): string {
-  return idleSeconds === null ? '' : `, since ${inWords(idleSeconds)}`
+  return idleSeconds === null ? '' : `, since ${secondsText(idleSeconds)}`
 }
 
 function untilFull(safeBytes: number, bytesPerSecond: number): string {
   if (bytesPerSecond < 1) return ''
-  return `, in about ${inWords(Math.max(0, safeBytes) / bytesPerSecond)} at ${bytesText(bytesPerSecond)} of WAL a second`
+  return `, in about ${secondsText(Math.max(0, safeBytes) / bytesPerSecond)} at ${formatBytes(bytesPerSecond)} of WAL a second`
 }
 
-/** `3 days`, `5 hours`, `2 minutes`, `40 s`. */
-function inWords(seconds: number): string {
-  for (const [size, unit] of [[86_400, 'days'], [3_600, 'hours'], [60, 'minutes']] as const) {
-    if (seconds >= 2 * size) return `${String(Math.floor(seconds / size))} ${unit}`
-  }
-  return `${String(Math.floor(seconds))} s`
-}
-
-function bytesText(bytes: number): string {
-  const units = ['bytes', 'kB', 'MB', 'GB', 'TB']
-  let value = Math.max(0, bytes)
-  let place = 0
-  for (; value >= 1_024 && place < units.length - 1; place++) value /= 1_024
-  return `${value >= 100 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1)} ${units[place] ?? ''}`
+function secondsText(seconds: number): string {
+  return formatDuration(seconds * 1_000)
 }

@@ -32,7 +32,7 @@ it('sees a slot near its end, in doctor and in status, and one that was given up
   await pipeline.catchUp()
   const first = await surveySlots(admin)
   expect(first).toMatchObject({ maxSlotWalKeepBytes: 64 * 2 ** 20, idleTimeoutSeconds: 3_600 })
-  expect(slotFindings(first)[0]?.message).toContain('a slot that nobody uses for 60 minutes is given up')
+  expect(slotFindings(first)[0]?.message).toContain('a slot that nobody uses for 60 min is given up')
   expect(await warned()).toEqual([])
   const fill = async (): Promise<void> => {
     await pipeline.sql('INSERT INTO filler SELECT repeat(md5(random()::text), 30) FROM generate_series(1, 4000)')
@@ -44,7 +44,7 @@ it('sees a slot near its end, in doctor and in status, and one that was given up
   const { progress } = await pipeline.catchUp()
   expect(progress.warnings.join()).toContain('the server gives the slot up after')
   await pipeline.release()
-  expect(await warned()).toEqual([expect.stringMatching(/^slot "surveyed" holds back \d+(\.\d)? MB of WAL, and nobody reads it, since \d+ s: .* more and the server gives it up/) as string])
+  expect(await warned()).toEqual([expect.stringMatching(/^slot "surveyed" holds back \d+\.\d MiB of WAL, and nobody reads it, since [\d.]+ m?s: .* more and the server gives it up/) as string])
   for (let isLost = false; !isLost; ) {
     await fill()
     await admin.query('SELECT pg_switch_wal()')

@@ -5,7 +5,7 @@ import { newestHeartbeat, withLiveFigures } from '../../../src/cli/replication-s
 import { parseDuration } from '../../../src/cli/schedule.ts'
 import { parseTableList } from '../../../src/cli/spec-options.ts'
 import { progressBar, Readings, remainingMs, rowsPerSecond, sparkline, tableRates } from '../../../src/cli/readings.ts'
-import { formatBytes, formatDuration, overviewText, statusText } from '../../../src/cli/status-text.ts'
+import { overviewText, statusText } from '../../../src/cli/status-text.ts'
 import type { ReplicationProgress, ReplicationStatus, TableStatus } from '../../../src/model/status.ts'
 
 const TABLE: TableStatus = { state: 'streaming', snapshotRows: 10, inserts: 5, updates: 3, deletes: 2, truncates: 0, lastCommitLsn: '0/10' }
@@ -136,27 +136,6 @@ describe('status for people', () => {
     expect(text).toMatch(/│ w +│ streaming/)
     expect(text).toMatch(/│ v +│ no worker/)
     expect(overviewText([])).toContain('no replication is open')
-  })
-
-  it.each([
-    [null, '–'],
-    [0, '0 B'],
-    [1_023, '1023 B'],
-    [1_536, '1.5 KiB'],
-    [3 * 1024 ** 3, '3.0 GiB'],
-    [5 * 1024 ** 5, '5120.0 TiB'],
-  ])('formats %s bytes', (bytes, text) => {
-    expect(formatBytes(bytes)).toBe(text)
-  })
-
-  it.each([
-    [null, '–'],
-    [350.4, '350 ms'],
-    [12_000, '12.0 s'],
-    [180_000, '3 min'],
-    [9_000_000, '2.5 h'],
-  ])('formats %s ms', (ms, text) => {
-    expect(formatDuration(ms)).toBe(text)
   })
 })
 

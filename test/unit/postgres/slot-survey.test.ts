@@ -20,23 +20,23 @@ describe('the survey of slots', () => {
 
   it('tells how long it takes until a slot is given up, at the rate at which WAL is written', () => {
     expect(told({ retainedBytes: 45 * GB, safeWalBytes: 5 * GB })).toEqual([
-      "slot health: slot \"shop\" holds back 45 GB of WAL: 5 GB more and the server gives it up, in about 85 minutes at 1 MB of WAL a second | SELECT pg_drop_replication_slot('shop');",
+      "slot health: slot \"shop\" holds back 45.0 GiB of WAL: 5.0 GiB more and the server gives it up, in about 85 min at 1.0 MiB of WAL a second | SELECT pg_drop_replication_slot('shop');",
     ])
     // Past the bound it lives until the next checkpoint.
-    expect(told({ isActive: false, idleSeconds: 7_300, retainedBytes: 51 * GB, safeWalBytes: -GB, walStatus: 'unreserved' })[0]).toContain('and nobody reads it, since 2 hours: 0 bytes more and the server gives it up, in about 0 s')
+    expect(told({ isActive: false, idleSeconds: 7_300, retainedBytes: 51 * GB, safeWalBytes: -GB, walStatus: 'unreserved' })[0]).toContain('and nobody reads it, since 2.0 h: 0 B more and the server gives it up, in about 0 ms')
     expect(told({ retainedBytes: 45 * GB, safeWalBytes: 5 * GB }, { walBytesPerSecond: 0 })[0]).not.toContain('in about')
   })
 
   it('tells of unused slots that hold back much, and what they grow by where nothing bounds them', () => {
-    expect(told({ isActive: false, retainedBytes: 2 * GB, idleSeconds: 200_000 })[0]).toContain('slot "shop" holds back 2 GB of WAL, and nobody reads it, since 2 days: 50 GB more and the server gives it up, in about 14 hours at 1 MB')
+    expect(told({ isActive: false, retainedBytes: 2 * GB, idleSeconds: 200_000 })[0]).toContain('slot "shop" holds back 2.0 GiB of WAL, and nobody reads it, since 2.3 days: 50.0 GiB more and the server gives it up, in about 14.2 h at 1.0 MiB')
     const [bound, slot] = told({ isActive: false, retainedBytes: 2 * GB, safeWalBytes: null }, { maxSlotWalKeepBytes: null })
     expect(bound).toContain('WAL bound: nothing bounds the WAL that a slot holds back (max_slot_wal_keep_size is -1)')
-    expect(slot).toContain('and nobody reads it: 84.4 GB more each day')
+    expect(slot).toContain('and nobody reads it: 84.4 GiB more each day')
   })
 
   it('tells of slots that were given up, and of those that are about to be as nobody uses them', () => {
     expect(told({ isActive: false, invalidationReason: 'idle_timeout' })[0]).toContain('slot "shop" was given up by the server (idle_timeout)')
-    expect(told({ isActive: false, idleSeconds: 2_000 }, { idleTimeoutSeconds: 3_600 })[0]).toContain('is given up in 26 minutes unless somebody uses it (idle_replication_slot_timeout)')
+    expect(told({ isActive: false, idleSeconds: 2_000 }, { idleTimeoutSeconds: 3_600 })[0]).toContain('is given up in 27 min unless somebody uses it (idle_replication_slot_timeout)')
     expect(told({ isActive: false, idleSeconds: 1_000 }, { idleTimeoutSeconds: 3_600 })).toEqual([])
   })
 
@@ -44,8 +44,8 @@ describe('the survey of slots', () => {
     const slots = [GOOD, { ...GOOD, name: 'old', isActive: false, idleSeconds: 500, retainedBytes: 2 ** 29 }]
     const findings = slotFindings({ ...BOUND, serverVersion: 160_002, slots })
     expect(findings.map(({ name, state, message }) => `${name}: ${state}: ${message}`)).toEqual([
-      'WAL bound: ok: a slot may hold back 50 GB of WAL (max_slot_wal_keep_size)',
-      'slots: ok: 2 on this server, unused: "old" (512 MB, since 8 minutes); most WAL is held back by "old": 512 MB, room for 50 GB more, in about 14 hours at 1 MB of WAL a second',
+      'WAL bound: ok: a slot may hold back 50.0 GiB of WAL (max_slot_wal_keep_size)',
+      'slots: ok: 2 on this server, unused: "old" (512.0 MiB, since 8 min); most WAL is held back by "old": 512.0 MiB, room for 50.0 GiB more, in about 14.2 h at 1.0 MiB of WAL a second',
       'version features: ok: not in this version: failover slots, slots kept by pg_upgrade (17); generated columns in publications, idle_replication_slot_timeout (18)',
     ])
   })
