@@ -1,7 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { MetricSet } from './activities/pipeline-metrics.ts'
 
-const RESOLUTION_MS = 10
+const RESOLUTION_MS = 50
 const PERIOD_MS = 5_000
 const NANOSECONDS = 1e9
 

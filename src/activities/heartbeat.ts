@@ -5,14 +5,24 @@ import type { LiveProgress } from '../model/replication.ts'
 /** Cancelling, pausing and a terminated workflow are learned only from a heartbeat's answer (facts 24). */
 export const HEARTBEAT_INTERVAL_MS = 1_000
 
-/** Heartbeats with the newest live figures, every second, for as long as `run` takes. */
-export async function heartbeatWhile<T>(context: Context, run: (report: (live: LiveProgress) => void) => Promise<T>): Promise<T> {
+/** While there is nothing new to tell. */
+const QUIET_BEATS = 2
+
+/** Heartbeats with the newest live figures, every second (every other second while they are the same), for as long as `run` takes. */
+export async function heartbeatWhile<T>(context: Pick<Context, 'heartbeat'>, run: (report: (live: LiveProgress) => void) => Promise<T>): Promise<T> {
   let live: LiveProgress = { activity: 'starting' }
+  let told = live
+  let skipped = 0
   const beat = (): void => {
+    told = live
+    skipped = 0
     context.heartbeat(live)
   }
   beat()
-  const timer = setInterval(beat, HEARTBEAT_INTERVAL_MS)
+  const timer = setInterval(() => {
+    skipped += 1
+    if (live !== told || skipped >= QUIET_BEATS) beat()
+  }, HEARTBEAT_INTERVAL_MS)
   try {
     return await run((newest) => {
       live = newest

@@ -53,7 +53,7 @@ export interface PipelineAnswer extends ResolvedPipeline {
 
 /**
  * The activities. Each takes one JSON-safe object, is idempotent, resumes from the destination's checkpoint and fails only by
- * `failures.ts`. All but `resolvePipeline` run on the destination's task queue, heartbeat every second and end soon after a cancel.
+ * `failures.ts`. All but `resolvePipeline` run on the destination's task queue, heartbeat every second or two and end soon after a cancel.
  */
 export interface ReplicationActivities {
   /** For `replicate` it also asks Temporal which search attributes may be set. */

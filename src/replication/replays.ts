@@ -1,13 +1,11 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { tableKey } from '../model/table-schema.ts'
 import { Replay, type ReplayOptions } from './replay.ts'
-
-/** How soon a table that was told to go on does. */
-const LOOK_FOR_TABLES_MS = 250
 
 export interface ReplaysOptions extends ReplayOptions {
   /** What is being done now, for people; empty = nothing. */
   readonly onActivity: (text: string) => void
+  /** Resolves when there may be something to do. */
+  readonly rest: () => Promise<void>
 }
 
 /** The tables of a session that were told to go on, one after the other: see {@link Replay}. What has been read of one stays from slice to slice. */
@@ -21,11 +19,11 @@ export class Replays {
 
   /** Lets tables take the changes that were kept for them, until told to rest. */
   async run(signal: AbortSignal): Promise<void> {
-    const { tables, onActivity } = this.#options
+    const { tables, onActivity, rest } = this.#options
     while (!signal.aborted) {
       const table = [...tables.values()].find(({ needsReplay }) => needsReplay)
       if (table === undefined) {
-        await sleep(LOOK_FOR_TABLES_MS, undefined, { signal }).catch(() => undefined)
+        await rest()
         continue
       }
       const { oid, source } = table.record

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Destination, Fence, PipelineState, RowLookup, TableFailure, TableRecord } from '../model/destination.ts'
 import { formatLsn, parseLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { OperationContext, SliceRequest, SliceResult } from '../model/replication.ts'
@@ -6,6 +5,7 @@ import type { Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationProgress } from '../model/status.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { Bell } from './bell.ts'
 import { CatalogWatch } from './catalog-watch.ts'
 import { ChangeTally } from './change-tally.ts'
 import type { EndCommit } from './commit-measure.ts'
@@ -14,6 +14,7 @@ import { swapFinishedCopies } from './finished-copies.ts'
 import { GapRepair } from './gap-repair.ts'
 import { namedTables } from './named-tables.ts'
 import { progressOf, transactionHolders } from './progress.ts'
+import { Quiet } from './quiet.ts'
 import { RecordQueue } from './record-queue.ts'
 import type { Adopted } from './registration.ts'
 import { Replays } from './replays.ts'
@@ -26,11 +27,12 @@ import type { Spools } from './spools.ts'
 import { StreamFlow } from './stream-flow.ts'
 import { TableRuntime } from './table-runtime.ts'
 
-/** How often the server is asked for its position and the slot's. */
-const HEALTH_MS = 2_000
-const REPORT_MS = 500
-/** How soon a table that joins is copied. */
-const LOOK_FOR_COPIES_MS = 250
+/** How often the server is asked for its position, the slot's and its catalog; while it is quiet five times less often. */
+const LOOKS = { intervalMs: 2_000, quietTicks: 5 }
+/** How often live figures are told; while it is quiet four times less often. */
+const REPORTS = { intervalMs: 500, quietTicks: 4 }
+/** What there may be to do is announced; whatever is not is seen so soon. */
+const LOOK_MS = 1_000
 /** While an LSN is waited for, the server is asked this often how far it has come. */
 const ASK_POSITION_MS = 250
 /** A slice that was idle ends this long after changes began, so that the workflow's state is never old. */
@@ -77,6 +79,9 @@ export class SlotSession {
   #isRunning = false
   #closing: Promise<void> | null = null
   readonly #health: SlotHealth
+  readonly #quiet = new Quiet()
+  /** Rings when something happened that may end the slice, or give its loops something to do. */
+  readonly #bell = new Bell()
   #activity = ''
   #hasLoadedSnapshots = false
   readonly #records = new RecordQueue()
@@ -85,8 +90,6 @@ export class SlotSession {
   #observe: OperationContext['observe'] = () => undefined
   /** Ends the running slice with an error. */
   #fail: (error: unknown) => void = () => void this.close()
-  /** Called when something happened that may end the slice. */
-  #wake: () => void = () => undefined
   /** Ends the running slice early. */
   #endSlice: () => void = () => undefined
 
@@ -116,7 +119,7 @@ export class SlotSession {
         this.#count(records, endCommit)
       },
       onTableFailures: async (failures) => this.#stopTables(failures),
-      onMove: () => { this.#catalog.pollIfDue(); this.#wake() },
+      onMove: () => { this.#catalog.pollIfDue(); this.#bell.ring() },
       onFailure: (error) => { this.#fail(error) },
     })
     this.#replays = new Replays({
@@ -127,14 +130,15 @@ export class SlotSession {
       // Names that the table had meanwhile may be others' by now: it is followed to its present one when it has joined.
       newWatcher: () => new SchemaWatcher({ spec, source, destination, tables: null, adoptTable: async () => Promise.resolve(null), warn, onRename: () => undefined }),
       onApplied: (record, endCommit) => { this.#count([record], endCommit) },
-      onActivity: (text) => { this.#activity = text },
+      onActivity: (text) => { this.#beAt(text) },
+      rest: async () => this.#bell.wait(LOOK_MS),
     })
     this.#gaps = new GapRepair({
       ...common,
       flow: this.#flow,
-      onActivity: (text) => { this.#activity = text },
+      onActivity: (text) => { this.#beAt(text) },
       warn,
-      onDone: () => { this.#wake() },
+      onDone: () => { this.#bell.ring() },
       onFailure: (error) => { this.#fail(error) },
       onTableFailures: async (failures) => this.#stopTables(failures),
     })
@@ -146,7 +150,7 @@ export class SlotSession {
         for (const joined of await this.#watcher.adopt(oids)) this.#flow.replaceTable(joined)
       },
       warn,
-      onDone: () => { this.#wake() },
+      onDone: () => { this.#bell.ring() },
       onFailure: (error) => { this.#fail(error) },
     })
   }
@@ -188,14 +192,16 @@ export class SlotSession {
     if (this.#isRunning || this.isClosed) throw new RangeError('a session runs one slice at a time')
     this.#isRunning = true
     const ended = new AbortController()
-    this.#endSlice = () => { ended.abort(); this.#wake() }
+    this.#endSlice = () => { ended.abort() }
+    ended.signal.addEventListener('abort', () => { this.#bell.ring() }, { once: true })
     context.signal.addEventListener('abort', this.#endSlice, { once: true })
     if (context.signal.aborted) ended.abort()
     const failed = new Promise<never>((_, reject) => {
       this.#fail = (error) => { reject(error instanceof Error ? error : new Error('unknown failure')) }
     })
     failed.catch(() => undefined)
-    const timers = [setInterval(() => { this.#report(context) }, REPORT_MS), setInterval(() => { this.#refresh() }, HEALTH_MS)]
+    const timers = [this.#quiet.every(REPORTS, () => { this.#report(context) }), this.#quiet.every(LOOKS, () => { this.#refresh() })]
+    this.#quiet.stir()
     const fromLsn = this.#flow.appliedLsn
     this.#transactions = 0
     this.#tally = new ChangeTally()
@@ -217,7 +223,6 @@ export class SlotSession {
       for (const timer of timers) clearInterval(timer)
       context.signal.removeEventListener('abort', this.#endSlice)
       this.#isRunning = false
-      this.#wake = () => undefined
       this.#fail = () => void this.close()
     }
   }
@@ -294,13 +299,7 @@ export class SlotSession {
       const busyEndMs = firstChangeMs === null ? idleEndMs : Math.max(startMs + request.maxBusyMs, firstChangeMs + END_AFTER_CHANGES_MS)
       const remainingMs = Math.min(idleEndMs, busyEndMs) - performance.now()
       if (remainingMs <= 0) return 'time'
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, untilLsn === null ? Math.min(remainingMs, LOOK_FOR_COPIES_MS) : ASK_POSITION_MS)
-        this.#wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
+      await this.#bell.wait(untilLsn === null ? Math.min(remainingMs, LOOK_MS) : ASK_POSITION_MS)
       if (untilLsn !== null) this.#flow.requestKeepalive()
       this.#catalog.pollIfDue()
     }
@@ -316,11 +315,11 @@ export class SlotSession {
   /** Oids of the tables that are named; null = all. Throws `InvalidInput` for one that is not replicated. */
   #wantedTables(tableNames: readonly string[] | null): ReadonlySet<number> | null {
     if (tableNames === null) return null
-    const live = [...this.#tables.values()].map(({ record }) => record).filter(({ state }) => state !== 'removed')
-    return new Set(namedTables(live, tableNames, this.#options.spec.schemaName).map(({ oid }) => oid))
+    return new Set(namedTables([...this.#tables.values()].map(({ record }) => record).filter(({ state }) => state !== 'removed'), tableNames, this.#options.spec.schemaName).map(({ oid }) => oid))
   }
 
   #count(records: readonly TableRecord[], endCommit: EndCommit): void {
+    this.#quiet.stir()
     const gains = records.map((record) => [tableKey(record.source), this.#tally.add(record, this.#tables.get(record.oid)?.record ?? null)] as const)
     this.#observe(endCommit(Object.fromEntries(gains)))
   }
@@ -335,10 +334,10 @@ export class SlotSession {
     const loop = async (): Promise<void> => {
       while (!signal.aborted) {
         const waiting = this.#tablesToCopy(null)
-        if (waiting.length === 0) await sleep(LOOK_FOR_COPIES_MS, undefined, { signal }).catch(() => undefined)
+        if (waiting.length === 0) await this.#bell.wait(LOOK_MS)
         else {
           for (const [name, { rows }] of Object.entries(await this.#copyTables(waiting, context, signal))) copied[name] = { rows: rows + (copied[name]?.rows ?? 0) }
-          this.#wake()
+          this.#bell.ring()
         }
       }
     }
@@ -377,7 +376,7 @@ export class SlotSession {
       lookup: this.#lookup,
       appliedLsn: this.#flow.appliedLsn,
       exclusive: async (work) => this.#records.run(work),
-      onActivity: (text) => { this.#activity = text },
+      onActivity: (text) => { this.#beAt(text) },
       onCommitted: this.#observe,
       warn: (warning) => void this.#warned.add(warning),
     })
@@ -386,7 +385,7 @@ export class SlotSession {
       this.#hasLoadedSnapshots = wanted === null && isDone
       return { loaded: loader.copied, isDone }
     } finally {
-      this.#activity = ''
+      this.#beAt('')
     }
   }
 
@@ -399,12 +398,12 @@ export class SlotSession {
       lookup: this.#lookup,
       signal,
       exclusive: async (work) => this.#records.run(work),
-      onActivity: (text) => { this.#activity = text },
+      onActivity: (text) => { this.#beAt(text) },
       onCommitted: this.#observe,
       spec: this.#options.spec,
       appliedLsn: () => this.#flow.appliedLsn,
       onWaiting: (pids, prepared) => {
-        this.#activity = `the copy waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`
+        this.#beAt(`the copy waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`)
         this.#report(context)
       },
     })
@@ -414,9 +413,15 @@ export class SlotSession {
       // What was being copied when the slice ended is copied again; what failed at the destination is not known to have failed.
       if (!signal.aborted || this.#records.isBroken) throw error
     } finally {
-      this.#activity = ''
+      this.#beAt('')
     }
     return Object.fromEntries([...copier.copied].map(([name, rows]) => [name, { rows }]))
+  }
+
+  /** What is being done now, for people; empty = nothing but the stream. */
+  #beAt(activity: string): void {
+    this.#activity = activity
+    this.#quiet.stir()
   }
 
   #refresh(): void {
@@ -437,8 +442,7 @@ export class SlotSession {
 
   #report(context: OperationContext): void {
     const activity = this.#activity === '' ? `streaming, applied to ${formatLsn(this.#flow.appliedLsn)}` : this.#activity
-    const slot = this.#health.figures
-    context.report({ activity, progress: this.progress(), ...(slot === null ? {} : { slot }) })
+    context.report({ activity, progress: this.progress(), ...(this.#health.figures === null ? {} : { slot: this.#health.figures }) })
   }
 
   /** Lets go of slot and files. What was committed stays; what was staged is read again from the slot. Idempotent. */
