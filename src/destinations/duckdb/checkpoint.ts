@@ -3,7 +3,7 @@ import type { ChunkRecord, CopyRecord, Fence, PipelineKey, PipelineState, Quaran
 import { pipelineName } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { toLsn, type Lsn } from '../../model/lsn.ts'
-import { shapesOf } from '../../model/shapes.ts'
+import { type Shaping, shapesOf } from '../../model/shapes.ts'
 import type { SourceIdentity } from '../../model/source.ts'
 import type { TableName } from '../../model/table-schema.ts'
 import type { DatabaseSession } from './database.ts'
@@ -122,12 +122,17 @@ export async function namesTaken(session: DatabaseSession): Promise<readonly Tak
   const rows = await session.rows('SELECT source, slot_name, state, definition::VARCHAR FROM _replication.tables')
   return (rows as readonly (readonly [string, string, string, string])[]).flatMap(([source, slotName, state, definitionText]) => {
     const definition = JSON.parse(definitionText) as Definition
-    const { target } = definition
-    const former = definition.copy?.former
-    // Until the swap the former shapes stand there, and then some of them elsewhere.
-    const names = [...shapesOf(definition, target), ...(former === undefined ? [] : [...shapesOf(former, target), ...shapesOf(former, former.keptAs)])]
-    return names.map(({ table }) => ({ name: table, target, source: definition.source, state, pipeline: { source, slotName } }))
+    return namesOf({ ...definition, state }, { source, slotName })
   })
+}
+
+/** The names of one table. */
+export function namesOf(table: Shaping & { readonly target: TableName; readonly source: TableName; readonly state: string; readonly copy: Pick<CopyRecord, 'former'> | null }, pipeline: PipelineKey): readonly TakenName[] {
+  const { target, source, state, copy } = table
+  const former = copy?.former
+  // Until the swap the former shapes stand there, and then some of them elsewhere.
+  const names = [...shapesOf(table, target), ...(former === undefined ? [] : [...shapesOf(former, target), ...shapesOf(former, former.keptAs)])]
+  return names.map(({ table: name }) => ({ name, target, source, state, pipeline }))
 }
 
 async function readChunks(session: DatabaseSession, key: PipelineKey): Promise<ReadonlyMap<number, readonly ChunkRecord[]>> {

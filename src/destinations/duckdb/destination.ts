@@ -24,9 +24,10 @@ import { finalOpenError } from './open-error.ts'
 import { createTables, dropAll, dropTables } from './ddl.ts'
 import { foresee } from './foresee.ts'
 import type { DeferredRows } from './judged-rows.ts'
-import { createTarget, newTarget } from './new-target.ts'
+import { createTarget, newTarget, Places } from './new-target.ts'
 import { TableRefused } from './misfits.ts'
-import { foreignTarget, isSameName, leaveTable, renameTables, type Renaming } from './names.ts'
+import { foreignAmong, isSameName, leaveTable, renameTables, type Renaming } from './names.ts'
+import { NamesThere } from './names-there.ts'
 import { quoteTable, quoteText } from './sql.ts'
 import { refuseShapes, reshapeTable } from './reshape.ts'
 import { isTransient } from './retry-widened.ts'
@@ -110,10 +111,12 @@ class DuckDbDestination implements Destination {
   async check(key: PipelineKey, tables: readonly TableRegistration[], { startsAnew }: { readonly startsAnew: boolean }): Promise<void> {
     await this.#database.exclusive(async (session) => {
       const known = startsAnew ? [] : ((await readPipeline(session, key))?.tables ?? [])
+      const existingOf = knownRecords(known)
+      const there = await NamesThere.read(session)
       for (const table of tables) {
-        const existing = knownRecord(known, table)
+        const existing = existingOf.get(table.source.oid)
         if (existing === undefined) {
-          const refusal = await foreignTarget(session, key, newTarget(newRecord(table)))
+          const refusal = foreignAmong(there, key, newTarget(newRecord(table)))
           if (refusal !== null) throw refusal
         } else followed(existing, table)
       }
@@ -130,15 +133,21 @@ class DuckDbDestination implements Destination {
            applied_lsn = ${position} WHERE ${whereIs(fence)}`,
       )
       if (registration.amendment !== undefined) await writeAmendment(session, fence, registration.amendment)
-      const known = (await readPipeline(session, fence))?.tables ?? []
+      const before = await Places.read(session, fence)
+      const existingOf = knownRecords(before.known)
+      let places: Places | null = before
       const records: TableRecord[] = []
       const displaced: TableRecord[] = []
       for (const table of registration.tables) {
-        const existing = knownRecord(known, table)
+        const existing = existingOf.get(table.source.oid)
         if (existing === undefined) {
-          const created = await createTarget(session, fence, newRecord(table), registration.gone)
+          places ??= await Places.read(session, fence)
+          const created = await createTarget(session, fence, newRecord(table), { places, gone: registration.gone })
           records.push(created.record)
           displaced.push(...created.displaced)
+          // What gave way is elsewhere now.
+          if (created.isAlone) places.add(created.record, fence)
+          else places = null
           continue
         }
         const record = followed(existing, table)
@@ -147,6 +156,7 @@ class DuckDbDestination implements Destination {
           if (record.copy === existing.copy) await retypeShapes(session, existing, record.columns)
           else if (keepsPast(existing)) await carryShapes(session, existing, record.columns, 'inPlace')
           await writeTable(session, fence, record, true)
+          places = null
         }
         records.push(record)
       }
@@ -346,9 +356,11 @@ class DuckDbDestination implements Destination {
   }
 }
 
-function knownRecord(known: readonly TableRecord[], { source }: TableRegistration): TableRecord | undefined {
-  return known.find(({ oid, state }) => oid === source.oid && state !== 'removed')
+/** The tables that are replicated, by oid. */
+function knownRecords(known: readonly TableRecord[]): ReadonlyMap<number, TableRecord> {
+  return new Map(known.flatMap((record) => (record.state === 'removed' ? [] : [[record.oid, record] as const])))
 }
+
 
 function newRecord(registration: TableRegistration): TableRecord {
   const { source, target, writeMode, otherModes, isSoft, hints, hasColumnList, isPartial, mayRepeat, initialState } = registration

@@ -5,9 +5,10 @@ import { remedyText } from '../../model/remedy.ts'
 import { keepsPast, shapesOf, type Shaping } from '../../model/shapes.ts'
 import { reloadName, tableKey, type TableName } from '../../model/table-schema.ts'
 import { createAsOf, dropAsOf } from './as-of.ts'
-import { forgetTable, namesTaken, readPipeline, writeTable } from './checkpoint.ts'
+import { forgetTable, readPipeline, writeTable } from './checkpoint.ts'
 import type { DatabaseSession } from './database.ts'
 import { dropAll, dropTables, hasTable, moveTable } from './ddl.ts'
+import { NamesThere } from './names-there.ts'
 import { quoteTable, quoteText } from './sql.ts'
 
 /** A table that is to be called otherwise. */
@@ -80,8 +81,12 @@ async function giveWay(session: DatabaseSession, key: PipelineKey, holders: read
  * was looked up where they met.
  */
 export function twinRefusal(claimant: Pick<TableRecord, 'oid' | 'source'>, others: readonly TableRecord[]): DomainError | null {
-  const isTwin = ({ oid, source, state }: TableRecord): boolean => oid !== claimant.oid && state !== 'removed' && tableKey(source) !== tableKey(claimant.source) && isSameName(source, claimant.source)
-  const twin = others.find(isTwin)
+  const key = tableKey(claimant.source)
+  const folded = key.toLowerCase()
+  const twin = others.find(({ oid, source, state }) => {
+    const other = tableKey(source)
+    return oid !== claimant.oid && state !== 'removed' && other !== key && other.toLowerCase() === folded
+  })
   if (twin === undefined) return null
   return new DomainError({
     kind: 'InvalidInput',
@@ -174,9 +179,7 @@ const OUR_NAMES = /__(?:replication_copy|rewritten)$/i
  * Names that no table can have here. Of a schema named like the DuckDB database (its file's name) or one of DuckDB's own, DuckDB does not tell whether
  * the one or the other is meant.
  */
-async function reservedName(session: DatabaseSession, target: TableName): Promise<DomainError | null> {
-  const [row] = await session.rows('SELECT current_database()')
-  const database = String(row?.[0])
+function reservedName(database: string, target: TableName): DomainError | null {
   const taken = [database, 'temp', 'system', 'information_schema', 'pg_catalog', '_replication'].find((name) => name.toLowerCase() === target.schema.toLowerCase())
   if (taken !== undefined) {
     return new DomainError({
@@ -195,17 +198,22 @@ async function reservedName(session: DatabaseSession, target: TableName): Promis
 
 /** Why names of the destination cannot be taken: they are reserved, another table of ours or of another pipeline has one of them, or it is there and is not ours to replace. */
 export async function foreignTarget(session: DatabaseSession, key: PipelineKey, claim: TargetClaim): Promise<DomainError | null> {
+  return foreignAmong(await NamesThere.read(session), key, claim)
+}
+
+/** As {@link foreignTarget}, by what was read. */
+export function foreignAmong(there: NamesThere, key: PipelineKey, claim: TargetClaim): DomainError | null {
   for (const { table } of shapesOf(claim.shaping, claim.target)) {
-    const refusal = await foreignName(session, key, table, claim)
+    const refusal = foreignName(there, key, table, claim)
     if (refusal !== null) return refusal
   }
   return null
 }
 
-async function foreignName(session: DatabaseSession, key: PipelineKey, target: TableName, { use, target: claimed }: TargetClaim): Promise<DomainError | null> {
-  const reserved = await reservedName(session, target)
+function foreignName(there: NamesThere, key: PipelineKey, target: TableName, { use, target: claimed }: TargetClaim): DomainError | null {
+  const reserved = reservedName(there.databaseName, target)
   if (reserved !== null) return reserved
-  const holders = (await namesTaken(session)).filter(({ name }) => isSameName(name, target))
+  const holders = there.holdersOf(target)
   const owner = holders.find(({ pipeline, state }) => state !== 'removed' && (pipeline.source !== key.source || pipeline.slotName !== key.slotName))
   if (owner !== undefined) {
     return new DomainError({
@@ -224,7 +232,7 @@ async function foreignName(session: DatabaseSession, key: PipelineKey, target: T
     })
   }
   const mayStay = use === 'goOn' || (use === 'fill' && holders.length > 0)
-  if (mayStay || !(await hasTable(session, target))) return null
+  if (mayStay || !there.hasTable(target)) return null
   return new DomainError({
     kind: 'InvalidInput',
     message: `the destination has a table ${tableKey(target)} that no replication has filled`,
