@@ -213,6 +213,11 @@ export interface Source {
   /** Looks at tables in the catalog; `wholeSchema` (null = none) names the schema whose further tables are wanted too. Cheap. */
   look(oids: readonly number[], wholeSchema: string | null): Promise<CatalogLook>
   /**
+   * Do a table's rows tell that ALTER TABLE has not written them anew since `horizon` (`TableStorage`)? One of them is older, or the table's file is that of the transaction
+   * `truncatedBy` (null = none is known), whose TRUNCATE the stream has brought. False = they do not, or may not be read. Only the table's first and last blocks are looked at.
+   */
+  hasSentRows(table: TableName, since: { readonly horizon: string; readonly truncatedBy: number | null }): Promise<boolean>
+  /**
    * Waits until every transaction that ran when it was called has ended (facts 10a); tells the pids that hold it up every few
    * seconds (and the names of prepared transactions, which have no pid). After it, no write to a published table can be missing from
    * both copy and stream.

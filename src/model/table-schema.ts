@@ -85,6 +85,13 @@ export interface TableStorage {
   readonly primaryKey?: number | null
   /** REPLICA IDENTITY FULL: then no Relation message tells of another key. Absent = not known. */
   readonly hasFullIdentity?: boolean
+  /** pg_class.reltoastrelid, 0 = none: ALTER TABLE makes it anew with the rows; VACUUM FULL, CLUSTER and TRUNCATE do not. Absent = not known. */
+  readonly toast?: number
+  /**
+   * Of all transactions that ran when this was read, the oldest (64 bits, decimal text): whoever changes the storage afterwards writes rows that are not older. Nothing is told by a
+   * change of it. Absent = not known.
+   */
+  readonly horizon?: string
   /** Absent = not published, or not known. */
   readonly published?: PublishedAs
 }
@@ -97,6 +104,8 @@ export interface PublishedAs {
   readonly version: string
   readonly operations: readonly PublishedOperation[]
   readonly hasRowFilter: boolean
+  /** True where the publication lists the table itself, and not its schema or everything: such a table PostgreSQL does not let become UNLOGGED. Absent = not known. */
+  readonly isListed?: boolean
   /**
    * Oids of what makes the table a member (pg_publication_rel, pg_publication_namespace), in order; none where all tables are published. They are made
    * anew where a table or schema leaves and comes back, and for another row filter or column list.

@@ -6,6 +6,7 @@ import type { TableStorage } from '../model/table-schema.ts'
  *
  * - A table whose file is another **and** one of whose columns was defined anew: ALTER TABLE has written new values. The file alone:
  *   VACUUM FULL, CLUSTER, another tablespace (nothing changed), or TRUNCATE (which is sent).
+ * - A table that was UNLOGGED for a while, and written to, got another file and another TOAST table when it became LOGGED again. Where it has none, see {@link isSuspect}.
  * - An enumeration's label that was renamed, or an attribute that a composite type got or lost, shows in every row that has it.
  * - A partition tree whose members are others, or were for a while: rows went with a partition that was dropped or detached, or came with one that was attached. The
  *   file of a partition alone may be VACUUM FULL, but also a TRUNCATE of that partition, which is **not** sent: taken for the worse.
@@ -13,10 +14,35 @@ import type { TableStorage } from '../model/table-schema.ts'
 export function isRewritten(before: TableStorage, now: TableStorage): boolean {
   const isRelabelled = Object.entries(now.labels).some(([label, text]) => before.labels[label] !== undefined && before.labels[label] !== text)
   if (isRelabelled) return true
-  const isFileNew = Object.entries(before.files).some(([oid, file]) => now.files[oid] !== file)
+  const isFileNew = hasOtherFile(before, now)
   const isJoinedAnew = Object.entries(before.joined ?? {}).some(([oid, writer]) => now.joined?.[oid] !== undefined && now.joined[oid] !== writer)
   if (now.isPartitioned) return isFileNew || isJoinedAnew || now.attached.some((oid) => before.files[String(oid)] === undefined)
-  return isFileNew && Object.entries(now.columns).some(([attributeNumber, writer]) => before.columns[attributeNumber] !== writer)
+  const isDefinedAnew = Object.entries(now.columns).some(([attributeNumber, writer]) => before.columns[attributeNumber] !== writer)
+  return isFileNew && (isDefinedAnew || (compareToast(before, now) === 'other' && couldBeUnlogged(before, now)))
+}
+
+/**
+ * May the table have been UNLOGGED for a while, and only its rows can tell? It has another file and no TOAST table; so it is after VACUUM FULL and TRUNCATE, too. Rows that are older
+ * than `before.horizon` tell that it was not: SET LOGGED writes all of them anew.
+ */
+export function isSuspect(before: TableStorage, now: TableStorage): boolean {
+  const isUntold = before.horizon !== undefined && !now.isPartitioned && compareToast(before, now) === 'untold'
+  return isUntold && hasOtherFile(before, now) && couldBeUnlogged(before, now) && !isRewritten(before, now)
+}
+
+/** Is one of the files that were there another one now, or gone? */
+export function hasOtherFile(before: TableStorage, now: TableStorage): boolean {
+  return Object.entries(before.files).some(([oid, file]) => now.files[oid] !== file)
+}
+
+/** `untold`: there is none, then or now, as no value can be long. */
+function compareToast(before: TableStorage, now: TableStorage): 'kept' | 'other' | 'untold' {
+  if ((before.toast ?? 0) === 0 || (now.toast ?? 0) === 0) return 'untold'
+  return before.toast === now.toast ? 'kept' : 'other'
+}
+
+function couldBeUnlogged(before: TableStorage, now: TableStorage): boolean {
+  return before.published?.isListed === false || now.published?.isListed === false
 }
 
 /**
@@ -55,7 +81,7 @@ export function comparePublished(before: TableStorage, now: TableStorage): 'same
 export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
   if (JSON.stringify(a.published) !== JSON.stringify(b.published)) return false
   if (JSON.stringify([a.joined, a.generated]) !== JSON.stringify([b.joined, b.generated])) return false
-  return a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
+  return a.toast === b.toast && a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
 }
 
 function isSameMap(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): boolean {

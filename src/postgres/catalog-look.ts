@@ -25,6 +25,7 @@ function publishedAs(publicationName: string): string {
   return `(
     SELECT jsonb_build_object('publication', p.oid::int8, 'version', p.xmin::text, 'operations', array_remove(ARRAY[
         CASE WHEN p.pubinsert THEN 'insert' END, CASE WHEN p.pubupdate THEN 'update' END, CASE WHEN p.pubdelete THEN 'delete' END, CASE WHEN p.pubtruncate THEN 'truncate' END], NULL),
+      'isListed', EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid),
       'hasRowFilter', NOT p.puballtables AND NOT EXISTS (${SCHEMA_MEMBERSHIPS})
         AND EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid AND to_jsonb(r)->>'prqual' IS NOT NULL),
       'memberships', m.oids, 'schemaEntry', CASE WHEN NOT p.puballtables AND EXISTS (${SCHEMA_MEMBERSHIPS}) THEN ${SCHEMA_ENTRY} END)
@@ -83,6 +84,8 @@ const storageOf = (publicationName: string): string => `jsonb_build_object(
       SELECT jsonb_object_agg(s.oid, s.text) FROM pg_attribute a JOIN shown s ON s.whole = a.atttypid WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'primaryKey', (SELECT k.oid::int8 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p'),
   'hasFullIdentity', c.relreplident = 'f',
+  'toast', c.reltoastrelid::int8,
+  'horizon', pg_snapshot_xmin(pg_current_snapshot())::text,
   'published', ${publishedAs(publicationName)})`
 
 /** The columns of the pg_class row `c`, as JSON. */
@@ -97,6 +100,7 @@ const PUBLISHED_SCHEMA = z.object({
   version: z.string(),
   operations: z.array(z.enum(['insert', 'update', 'delete', 'truncate'])),
   hasRowFilter: z.boolean(),
+  isListed: z.boolean(),
   memberships: z.array(z.number()),
   schemaEntry: z.string().nullable(),
 })
@@ -112,6 +116,8 @@ const STORAGE_SCHEMA = z
     labels: z.record(z.string(), z.string()),
     primaryKey: z.number().nullable(),
     hasFullIdentity: z.boolean(),
+    toast: z.number(),
+    horizon: z.string(),
     published: PUBLISHED_SCHEMA.nullable(),
   })
   .transform(({ published, ...storage }): TableStorage => (published === null ? storage : { ...storage, published }))

@@ -12,6 +12,7 @@ import { describePublishedTables, describeReadableTable } from './publication.ts
 import { openReplicationStream } from './replication-stream.ts'
 import { takeTransactionId, waitForRunningTransactions } from './running-transactions.ts'
 import { readHealth, readIdentity, readSeenPosition } from './server.ts'
+import { hasSentRows } from './sent-rows.ts'
 import { connect, endQuietly } from './session.ts'
 import { waitForWriters } from './table-writers.ts'
 
@@ -57,6 +58,7 @@ export function createSource(credentials: SourceCredentials, publicationName: st
         return describePublishedTables(client, publicationName, { oids, serverVersion })
       }),
     look: async (oids, wholeSchema) => ask(async (client) => lookAtCatalog(client, publicationName ?? '', { oids, wholeSchema })),
+    hasSentRows: async (table, since) => ask(async (client) => hasSentRows(client, table, since)),
     // A connection of its own: it may wait for hours.
     waitForRunningTransactions: async (onWaiting, signal) => {
       const client = await connect(credentials)

@@ -6,7 +6,7 @@ import type { CatalogLook, SeenColumn, SeenTable, Source } from '../model/source
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { hasColumns, haveOthersTheirNames, replicatedShape } from '../pipeline/schema-diff.ts'
-import { comparePublished, hasOtherKey, hasUnsentValues, isRewritten, isSameStorage } from '../pipeline/storage-diff.ts'
+import { comparePublished, hasOtherFile, hasOtherKey, hasUnsentValues, isRewritten, isSameStorage, isSuspect } from '../pipeline/storage-diff.ts'
 import { judgeRename, sameTable, stageRename, targetNameOf } from './names.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -39,6 +39,8 @@ type Finding =
   | { readonly tag: 'left'; readonly oid: number; readonly departure: Departure }
   | { readonly tag: 'renamed'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'rewritten'; readonly oid: number; readonly seen: SeenTable }
+  /** Its rows tell whether it was rewritten. */
+  | { readonly tag: 'suspect'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'rekeyed'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'sentOtherwise'; readonly oid: number; readonly seen: SeenTable }
   | { readonly tag: 'stored'; readonly oid: number; readonly seen: SeenTable }
@@ -82,6 +84,8 @@ export class CatalogWatch {
   /** Looks that are owed, and how many of them have been made. */
   #owed = 0
   #made = 0
+  /** By oid, the horizon of the last look that saw the file that the record knows. */
+  readonly #horizons = new Map<number, string>()
   /** Tables that had stopped when it was looked. */
   #unseen: readonly number[] = []
 
@@ -142,7 +146,9 @@ export class CatalogWatch {
     const before = new Set(this.#pending.all.map(nameOf))
     const again = await this.#look()
     const confirmed = (again?.all ?? []).filter((finding) => before.has(nameOf(finding)))
-    await this.#act(confirmed)
+    const judged: Finding[] = []
+    for (const finding of confirmed) judged.push(finding.tag === 'suspect' ? await this.#judgeSuspect(finding) : finding)
+    await this.#act(judged)
     const rest = again?.all.filter((finding) => !confirmed.includes(finding)) ?? []
     this.#pending = again === null || rest.length === 0 ? null : { ...again, all: rest }
   }
@@ -177,12 +183,21 @@ export class CatalogWatch {
     if (!sameTable(seen, name) || !sameTable(record.target, targetNameOf(this.#options.spec, seen))) findings.push({ tag: 'renamed', oid, seen })
     const isOther = (record.storage !== null && isRewritten(record.storage, seen.storage)) || hasUnsentValues(record, seen.storage) || haveOthersTheirNames(record.columns, seen.columns)
     const published = record.storage === null ? 'same' : comparePublished(record.storage, seen.storage)
+    if (record.storage !== null && seen.storage.horizon !== undefined && !hasOtherFile(record.storage, seen.storage)) this.#horizons.set(oid, seen.storage.horizon)
     if (isOther) findings.push({ tag: 'rewritten', oid, seen })
     else if (record.storage !== null && !isAppendOnly(record) && hasOtherKey(record.storage, seen.storage)) findings.push({ tag: 'rekeyed', oid, seen })
     // A copy that is to be planned takes the publication as it is then.
     else if (published === 'otherwise' && record.state !== 'pending') findings.push({ tag: 'sentOtherwise', oid, seen })
+    else if (record.storage !== null && isSuspect(record.storage, seen.storage)) findings.push({ tag: 'suspect', oid, seen })
     else if (record.storage === null || !isSameStorage(record.storage, seen.storage)) findings.push({ tag: 'stored', oid, seen })
     return findings
+  }
+
+  async #judgeSuspect({ oid, seen }: Extract<Finding, { readonly tag: 'suspect' }>): Promise<Finding> {
+    const table = this.#options.tables.get(oid)
+    const horizon = laterOf(this.#horizons.get(oid), table?.record.storage?.horizon)
+    const isSent = horizon !== undefined && (await this.#options.source.hasSentRows(seen, { horizon, truncatedBy: table?.truncatedBy ?? null }))
+    return { tag: isSent ? 'stored' : 'rewritten', oid, seen }
   }
 
   async #act(findings: readonly Finding[]): Promise<void> {
@@ -290,6 +305,10 @@ export class CatalogWatch {
     const table = this.#options.tables.get(oid)
     if (table !== undefined) this.#options.warn(`${tableKey(table.name)} ${text}`)
   }
+}
+
+function laterOf(a: string | undefined, b: string | undefined): string | undefined {
+  return a === undefined || (b !== undefined && BigInt(b) > BigInt(a)) ? b : a
 }
 
 /** The columns under their names, with the attribute numbers that these have now. */

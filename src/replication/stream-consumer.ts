@@ -169,6 +169,7 @@ export class StreamConsumer implements ChangeHandler {
     for (const oid of relationOids) {
       const table = this.#tableFor(oid)
       if (table === undefined) continue
+      table.truncatedBy = this.#transaction?.xid ?? null
       if (table.spool !== null) {
         table.spool.truncate(this.#keep(table.spool), this.batch.sequence++)
         continue

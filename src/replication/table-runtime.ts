@@ -44,6 +44,8 @@ export class TableRuntime {
   readonly #skipped = new Set<number>()
   /** Skipped transactions are remembered from the moment on when the wait for running ones began (facts 10a). */
   isRemembering = false
+  /** The transaction of the last TRUNCATE that the stream has brought; null before the first. */
+  truncatedBy: number | null = null
   /** The last transaction judged, and its verdict: most transactions change a table more than once. */
   #judged: TransactionContext | null = null
   #verdict: TableVerdict = 'skip'

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { PublishedAs, TableStorage } from '../../../src/model/table-schema.ts'
-import { comparePublished, isRewritten, isSameStorage } from '../../../src/pipeline/storage-diff.ts'
+import { comparePublished, isRewritten, isSameStorage, isSuspect } from '../../../src/pipeline/storage-diff.ts'
 
 const table: TableStorage = { isPartitioned: false, files: { 7: 100 }, attached: [], columns: { 1: '700', 2: '700' }, labels: { 50: 'low', 51: 'high' } }
 const tree: TableStorage = { isPartitioned: true, files: { 8: 200, 9: 201 }, attached: [9], joined: { 8: '690', 9: '695' }, columns: { 1: '700' }, labels: {} }
@@ -17,6 +17,26 @@ describe('storage of a table', () => {
     ['a new file after a column was dropped', { files: { 7: 101 }, columns: { 1: '700' } }, false],
   ] as const)('%s', (_, change, expected) => {
     expect(isRewritten(table, { ...table, ...change })).toBe(expected)
+  })
+})
+
+describe('storage of a table that may be UNLOGGED for a while', () => {
+  const published: PublishedAs = { publication: 90, version: '700', operations: ['insert'], hasRowFilter: false, memberships: [], isListed: false }
+  const listed = { ...published, isListed: true }
+
+  it.each([
+    ['another file and TOAST table: SET LOGGED', { toast: 40 }, { files: { 7: 101 }, toast: 41 }, 'rewritten'],
+    ['another file: VACUUM FULL', { toast: 40 }, { files: { 7: 101 } }, 'same'],
+    ['another file where there is no TOAST table', { toast: 0 }, { files: { 7: 101 } }, 'suspect'],
+    ['no other file', { toast: 0 }, {}, 'same'],
+    ['another file of a listed table, which is never UNLOGGED', { toast: 40, published: listed }, { files: { 7: 101 }, toast: 41 }, 'same'],
+    ['another file of a listed table without a TOAST table', { toast: 0, published: listed }, { files: { 7: 101 } }, 'same'],
+    ['another file of a table that is listed now', { toast: 0 }, { files: { 7: 101 }, published: listed }, 'suspect'],
+    ['another file of what was noted without a horizon', { toast: 0, horizon: undefined }, { files: { 7: 101 } }, 'same'],
+  ] as const)('%s', (_, given, change, expected) => {
+    const before = { ...table, published, horizon: '700', ...given } as TableStorage
+    const now = { ...before, ...change }
+    expect(isRewritten(before, now) ? 'rewritten' : isSuspect(before, now) ? 'suspect' : 'same').toBe(expected)
   })
 })
 
