@@ -18,6 +18,20 @@ const FIRST_ORDINARY = 0x20
 export const FLUSH_BYTES = 1 << 20
 
 const TEXT_ENCODER_SCRATCH = 4096
+/** A buffer that has grown for very long rows is not kept. */
+const LONGEST_SPARE_BYTES = 4 * FLUSH_BYTES
+
+/** A grown buffer that no writer has: batches come one after the other, and megabytes of garbage for each are a full collection every few of them. */
+let spare: Buffer | null = null
+
+const NO_ROOM = Buffer.alloc(0)
+
+function takeSpare(bytes: number): Buffer | null {
+  if (spare === null || spare.length < bytes) return null
+  const taken = spare
+  spare = null
+  return taken
+}
 
 /**
  * Writes rows of the staging format (one line a row, `DELIMITER` between cells, `QUOTE` as quote and escape) into a growing buffer.
@@ -36,9 +50,17 @@ export class CellWriter {
   reserve(bytes: number): void {
     const needed = this.position + bytes
     if (needed <= this.buffer.length) return
-    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.buffer.length * 2))
+    const grown = takeSpare(needed) ?? Buffer.allocUnsafeSlow(Math.max(needed, this.buffer.length * 2))
     this.buffer.copy(grown, 0, 0, this.position)
     this.buffer = grown
+  }
+
+  /** Gives its buffer to the next writer that needs one. What was written has been used up; it may write on. */
+  release(): void {
+    this.position = 0
+    if (this.buffer.length < FLUSH_BYTES || this.buffer.length > LONGEST_SPARE_BYTES) return
+    spare = this.buffer
+    this.buffer = NO_ROOM
   }
 
   delimiter(): void {

@@ -163,6 +163,7 @@ export class TableWriter implements TableStage {
     this.#step = null
     this.#movedKeys = null
     this.#prefixOf = null
+    this.#writer.release()
     if (step.rowCount > 0) this.steps.push(step)
   }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { CellWriter, fitsDecimal, isExactFloat } from '../../../../src/destinations/duckdb/cell-writer.ts'
+import { CellWriter, FLUSH_BYTES, fitsDecimal, isExactFloat } from '../../../../src/destinations/duckdb/cell-writer.ts'
 import { CELL_NULL, CELL_TEXT, CELL_UNCHANGED, type TupleView } from '../../../../src/model/change.ts'
 import { createTupleView } from '../../../../src/postgres/pgoutput/tuple.ts'
 import { encodingFor, mapType } from '../../../../src/destinations/duckdb/type-mapping.ts'
@@ -197,5 +197,18 @@ describe('whole rows', () => {
       writer.integer(value)
       expect(writer.buffer.toString('latin1', 0, writer.position)).toBe(String(value))
     }))
+  })
+
+  it('go on in memory of their own where a released buffer is another writer\'s by now', () => {
+    const [first, second] = [new CellWriter(16), new CellWriter(16)]
+    first.reserve(FLUSH_BYTES)
+    const { buffer } = first
+    first.release()
+    second.reserve(FLUSH_BYTES)
+    expect(second.buffer).toBe(buffer)
+    second.ascii('second')
+    first.ascii('first')
+    expect(second.buffer.toString('latin1', 0, second.position)).toBe('second')
+    expect(first.buffer.toString('latin1', 0, first.position)).toBe('first')
   })
 })
