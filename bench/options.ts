@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import { parsePostgresMajor, type PostgresMajor } from '../src/embedded/postgres-majors.ts'
 
 /** The workloads by name, in the order in which they run. */
-export const WORKLOAD_NAMES = ['W1', 'W2', 'W2A', 'W2S', 'W3', 'W3L', 'W4', 'S1', 'S2', 'L1', 'B1', 'I1', 'T1', 'P4', 'G1', 'G2'] as const
+export const WORKLOAD_NAMES = ['W1', 'W2', 'W2A', 'W2S', 'W3', 'W3L', 'W4', 'S1', 'S2', 'V1', 'L1', 'B1', 'I1', 'T1', 'P4', 'G1', 'G2'] as const
 
 export type WorkloadName = (typeof WORKLOAD_NAMES)[number]
 

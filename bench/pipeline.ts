@@ -8,7 +8,7 @@ import { startWorkerProcess, type WorkerProcess } from '../src/embedded/worker-p
 import type { ReplicationInput, WriteMode } from '../src/model/spec.ts'
 import type { ReplicationStatus } from '../src/model/status.ts'
 import { connectClient } from '../src/temporal-connection.ts'
-import type { replicate, syncChanges, SyncChangesResult } from '../src/workflows/index.ts'
+import type { replicate, syncChanges, SyncChangesResult, verifyReplication, VerifyReplicationResult } from '../src/workflows/index.ts'
 
 /** How long an activity of a run took, from its scheduling to its result. */
 export interface ActivityTime {
@@ -23,6 +23,13 @@ export interface SyncRun {
   readonly seconds: number
   /** In their order; what is missing to `seconds` is Temporal's. */
   readonly activities: readonly ActivityTime[]
+}
+
+/** What a run of `verifyReplication` came to. */
+export interface VerifyRun {
+  readonly result: VerifyReplicationResult
+  /** From the client's start to the result. */
+  readonly seconds: number
 }
 
 /** A commit at the destination: when its rows were visible, in milliseconds of Unix time, and how long its transaction took. */
@@ -145,6 +152,14 @@ export class BenchPipeline {
     const result = await this.#orDied(handle.result())
     const seconds = (performance.now() - startMs) / 1000
     return { result, seconds, activities: activityTimes(await handle.fetchHistory()) }
+  }
+
+  /** Runs `verifyReplication` to its end. */
+  async verify(replication: BenchReplication): Promise<VerifyRun> {
+    const startMs = performance.now()
+    const handle = await this.#client.workflow.start<typeof verifyReplication>('verifyReplication', { ...this.#workflowOptions(), args: [inputOf(replication)] })
+    const result = await this.#orDied(handle.result())
+    return { result, seconds: (performance.now() - startMs) / 1000 }
   }
 
   /** Starts `replicate` and resolves when it streams. */

@@ -172,6 +172,8 @@ export const FIGURES: Readonly<Record<FigureName, { readonly title: string; read
   idleEventsPer10s: { title: 'history events per 10 s', show: (value) => value.toFixed(2) },
   eventLoopDelayP99Ms: { title: 'event loop delay, p99', show: milliseconds },
   checkpointSeconds: { title: "of it DuckDB's checkpoint at the end", show: (value) => `${value.toFixed(2)} s` },
+  verifiedPerSecond: { title: 'rows/s, all equal', show: count },
+  verifiedPerSecondOneWrong: { title: 'rows/s, one wrong', show: count },
   costGrowth: { title: 'cost of a unit in the largest step ÷ in the cheapest before it', show: times },
 }
 
@@ -194,5 +196,8 @@ function megabytes(bytes: number): string {
   return `${Math.round(bytes / 1024 / 1024)} MB`
 }
 
-const count = (value: number): string => Math.round(value).toLocaleString('en')
 const orDash = (value: number | null, show: (value: number) => string): string => (value === null ? '–' : show(value))
+
+function count(value: number): string {
+  return Math.round(value).toLocaleString('en')
+}

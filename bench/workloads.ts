@@ -63,6 +63,15 @@ export interface ParallelTask {
   readonly changesOfEach: number
 }
 
+/** `verifyReplication` of a table that is equal, and of one that is equal but for a row. */
+export interface VerifyTask {
+  readonly tag: 'verify'
+  readonly table: BenchTable
+  readonly rowCount: number
+  /** Of the row that is changed at the destination. */
+  readonly wrongKey: number
+}
+
 /** Tasks of growing size, one after the other, to see that cost grows no faster. */
 export interface GrowthTask {
   readonly tag: 'growth'
@@ -70,12 +79,12 @@ export interface GrowthTask {
   readonly steps: readonly { readonly size: number; readonly task: BacklogTask | SnapshotTask }[]
 }
 
-export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTask | ParallelTask | GrowthTask
+export type Task = BacklogTask | SnapshotTask | LatencyTask | ReachTask | IdleTask | ParallelTask | VerifyTask | GrowthTask
 
 /** Figures that an aim may be about. */
 export type FigureName =
   | 'ratioToRecvlogical' | 'ratioToCopy' | 'ratioToDuckdbExtension' | 'ratioToDlt' | 'ratioToDebezium' | 'ratioToIngestr' | 'ratioToUnencrypted' | 'ratioToMerge' | 'peakRssBytes' | 'latencyP50Ms' | 'latencyP99Ms'
-  | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'checkpointSeconds' | 'costGrowth' // prettier-ignore
+  | 'reachRatio' | 'reachSmallMs' | 'reachLargeMs' | 'idleCpuShare' | 'idleEventsPer10s' | 'eventLoopDelayP99Ms' | 'checkpointSeconds' | 'costGrowth' | 'verifiedPerSecond' | 'verifiedPerSecondOneWrong' // prettier-ignore
 
 /** What must be reached: at least or at most a bound. */
 export interface Aim {
@@ -137,6 +146,11 @@ export function workloadsOf({ isQuick, isLarge }: Pick<BenchOptions, 'isQuick' |
     },
     { name: 'S1', title: 'snapshot of one table', size: snapshotRows, task: { tag: 'snapshot', preload: [{ table: items, count: snapshotRows }] }, aims: [...COPY_AIMS, MEMORY, EVENT_LOOP] },
     { name: 'S2', title: `snapshot of ${count(tables)} tables of 5,000 rows`, size: tables * 5_000, task: tablesTask(tables, 5_000), aims: [MEMORY, EVENT_LOOP] },
+    {
+      name: 'V1', title: 'verification of a table that is equal, and of one with a wrong row', size: snapshotRows,
+      task: { tag: 'verify', table: items, rowCount: snapshotRows, wrongKey: Math.round(snapshotRows * 0.7) },
+      aims: [{ figure: 'verifiedPerSecond', atLeast: 1_000_000 }, { figure: 'verifiedPerSecondOneWrong', atLeast: 1_000_000 }, EVENT_LOOP],
+    },
     {
       name: 'L1', title: `${count(rate)} transactions a second`, size: 0, task: { tag: 'latency', table: items, transactionsPerSecond: rate, seconds: pick(60, 10) },
       aims: [{ figure: 'latencyP50Ms', atMost: 100 }, { figure: 'latencyP99Ms', atMost: 500 }, MEMORY, EVENT_LOOP],

@@ -10,8 +10,11 @@ export interface StagedRead {
 /** `ending` is aborted when nobody wants the rows any more. */
 export type ReadRange = (range: KeyRange, ending: AbortSignal) => Promise<StagedRead>
 
+/** One of them alone leaves the source with nothing to do while its last rows are received and the next snapshot is taken. */
+const READS_AT_ONCE = 2
+
 /**
- * Reads ranges in their order, one at a time: the next one while the one before it is being compared, which costs nobody anything, as what has been
+ * Reads ranges in their order: the next ones while the one before them is being compared, which costs nobody anything, as what has been
  * written since a snapshot is decided by another look in any case.
  */
 export class ReadsAhead {
@@ -20,7 +23,7 @@ export class ReadsAhead {
   readonly #ending = new AbortController()
   /** False: a range is read when it is asked for. */
   readonly #isAhead: boolean
-  #begun: Promise<StagedRead> | null = null
+  readonly #begun: Promise<StagedRead>[] = []
 
   constructor(ranges: readonly KeyRange[], read: ReadRange, isAhead: boolean) {
     this.#ranges = ranges[Symbol.iterator]()
@@ -30,28 +33,29 @@ export class ReadsAhead {
 
   /** The rows of the next range. Throws what reading them threw, and `RangeError` behind the last. */
   async next(): Promise<StagedRead> {
-    const reading = this.#begun ?? this.#begin()
-    if (reading === null) throw new RangeError('every range has been read')
-    this.#begun = null
+    this.#begin(this.#isAhead ? READS_AT_ONCE : 1)
+    const reading = this.#begun.shift()
+    if (reading === undefined) throw new RangeError('every range has been read')
     const read = await reading
-    if (this.#isAhead) this.#begun = this.#begin()
+    if (this.#isAhead) this.#begin(READS_AT_ONCE)
     return read
   }
 
-  /** Ends a read that nobody will take, and discards what came of it. Never throws. */
+  /** Ends reads that nobody will take, and discards what came of them. Never throws. */
   async discard(): Promise<void> {
     this.#ending.abort()
-    const read = await this.#begun?.catch(() => null)
-    this.#begun = null
-    read?.stage.discard()
+    for (const reading of this.#begun.splice(0)) (await reading.catch(() => null))?.stage.discard()
   }
 
-  #begin(): Promise<StagedRead> | null {
-    const { done, value } = this.#ranges.next() as IteratorResult<KeyRange, undefined>
-    if (done === true) return null
-    const reading = this.#read(value, this.#ending.signal)
-    // Whoever takes it hears of a failure.
-    reading.catch(() => undefined)
-    return reading
+  /** Sees that so many are under way or wait to be taken. */
+  #begin(count: number): void {
+    while (this.#begun.length < count) {
+      const { done, value } = this.#ranges.next() as IteratorResult<KeyRange, undefined>
+      if (done === true) return
+      const reading = this.#read(value, this.#ending.signal)
+      // Whoever takes it hears of a failure.
+      reading.catch(() => undefined)
+      this.#begun.push(reading)
+    }
   }
 }

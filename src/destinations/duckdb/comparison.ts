@@ -52,18 +52,20 @@ export class DuckDbComparison implements TableComparison {
     const steps = stepsOf(rows)
     if (steps === null) return VALUE_MISFIT
     return this.#read(reachedLsn, async (session) => {
-      await this.#load(session, steps)
       const where = keyRangeCondition(keyColumns(this.table), range)
-      let suspectCount = 0
+      const rowCount = steps.reduce((sum, step) => sum + step.rowCount, 0)
+      let isLoaded = false
       await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_suspects (${this.#suspectColumns().join(', ')})`)
       for (const shape of this.#shapes) {
         const current = selectCurrent(shape, this.table, where)
-        if (this.table.key.length > 0 && (await this.#isEqual(session, current))) continue
-        suspectCount = await this.#suspect(session, current)
+        if (this.table.key.length > 0 && (await this.#suspectByKey(session, steps, current))) continue
+        if (!isLoaded) await this.#load(session, steps)
+        isLoaded = true
+        await this.#suspectByContent(session, current)
       }
-      const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM temp.${this.#name}_rows`)
-      await session.run(`DROP TABLE temp.${this.#name}_rows`)
-      return { tag: 'compared', rowCount: Number(counted?.[0]), suspectCount }
+      if (isLoaded) await session.run(`DROP TABLE temp.${this.#name}_rows`)
+      const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM temp.${this.#name}_suspects`)
+      return { tag: 'compared', rowCount, suspectCount: Number(counted?.[0]) }
     })
   }
 
@@ -182,21 +184,36 @@ export class DuckDbComparison implements TableComparison {
     return Array.from({ length: width }, (_, index) => `t${String(index)} VARCHAR`)
   }
 
-  /** Has each row of the source one that equals it, and are there no others? */
-  async #isEqual(session: DatabaseSession, current: string): Promise<boolean> {
-    const values = this.#live.map((column) => {
-      const name = quoteName(column.name)
-      return `${comparedValue(column, `s.${name}`)} IS NOT DISTINCT FROM ${comparedValue(column, `d.${name}`)}`
-    })
-    const rows = `temp.${this.#name}_rows`
-    const [counted] = await session.rows(
-      `SELECT (SELECT count(*) FROM ${rows}) = (SELECT count(*) FROM (${current})) AND (SELECT count(*) FROM ${rows}) = (SELECT count(*) FROM ${rows} s SEMI JOIN (${current}) d ON ${values.join(' AND ')})`,
+  /**
+   * Adds those keys to the suspects whose rows are not the same on both sides, by one pass over each: the source's rows are read as they lie in their files. False
+   * where some key has several rows on one side: then the rows have to be counted by their content.
+   */
+  async #suspectByKey(session: DatabaseSession, steps: readonly RowsStep[], current: string): Promise<boolean> {
+    const live = this.#live
+    const key = keyColumns(this.table).map((column) => live.indexOf(column))
+    const compared = (side: 's' | 'd', index: number): string => {
+      const column = live[index]
+      return column === undefined ? 'NULL' : comparedValue(column, `${side}.v${String(index)}`)
+    }
+    const sameKey = key.map((index) => `${compared('s', index)} = ${compared('d', index)}`)
+    const sameValues = live.flatMap((_, index) => (key.includes(index) ? [] : [`${compared('s', index)} IS NOT DISTINCT FROM ${compared('d', index)}`]))
+    const texts = key.map((index, place) => `${toPostgresText(live[index]?.type ?? '', `CASE WHEN s.there THEN s.v${String(index)} ELSE d.v${String(index)} END`)} AS t${String(place)}`)
+    const names = [...live.map((_, index) => `v${String(index)}`), 'there'].join(', ')
+    const found = `temp.${this.#name}_found`
+    await session.run(
+      `CREATE OR REPLACE TEMP TABLE ${this.#name}_found AS SELECT ${texts.join(', ')}, s.there AS of_source, d.there AS own
+       FROM (SELECT *, true FROM (${this.#selectStaged(steps)})) s(${names}) FULL JOIN (SELECT *, true FROM (${current})) d(${names}) ON ${sameKey.join(' AND ')}
+       WHERE s.there IS NULL OR d.there IS NULL OR NOT (${['true', ...sameValues].join(' AND ')})`,
     )
-    return counted?.[0] === true
+    const [counted] = await session.rows(`SELECT (SELECT count(*) FROM (${current}))::VARCHAR, count(*) FILTER (own IS NULL)::VARCHAR, count(*) FILTER (of_source IS NULL)::VARCHAR FROM ${found}`)
+    const [ownRows, missing, extra] = [Number(counted?.[0]), Number(counted?.[1]), Number(counted?.[2])]
+    if (ownRows !== steps.reduce((sum, step) => sum + step.rowCount, 0) - missing + extra) return false
+    await session.run(`INSERT INTO temp.${this.#name}_suspects SELECT DISTINCT ${texts.map((_, index) => `t${String(index)}`).join(', ')} FROM ${found} EXCEPT SELECT * FROM temp.${this.#name}_suspects`)
+    return true
   }
 
-  /** Adds those keys or contents to the suspects of which the two sides do not have the same rows. Returns how many there are by now. */
-  async #suspect(session: DatabaseSession, current: string): Promise<number> {
+  /** The same, of keys or contents of which there are not as many rows of each content on both sides. */
+  async #suspectByContent(session: DatabaseSession, current: string): Promise<void> {
     const names = this.#live.map(({ name }) => quoteName(name))
     const compared = this.#live.map((column, index) => `${comparedValue(column, names[index] ?? '')} AS v${String(index)}`)
     const values = compared.map((_, index) => `v${String(index)}`)
@@ -210,8 +227,6 @@ export class DuckDbComparison implements TableComparison {
       `INSERT INTO ${suspects} SELECT DISTINCT ${texts.join(', ')} FROM (SELECT ${grouped} FROM (${side(`temp.${this.#name}_rows`, '1')} UNION ALL ${side(`(${current})`, '-1')}) GROUP BY ${grouped} HAVING sum(side) <> 0)
        EXCEPT SELECT * FROM ${suspects}`,
     )
-    const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM ${suspects}`)
-    return Number(counted?.[0])
   }
 
   /** Watched places that differ in a shape, with the rows that the source has and those that are here. */

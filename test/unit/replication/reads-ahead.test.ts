@@ -4,7 +4,7 @@ import type { ChunkCopy, KeyRange } from '../../../src/model/source.ts'
 import type { ChunkStage } from '../../../src/model/destination.ts'
 import { ReadsAhead, type ReadRange } from '../../../src/replication/reads-ahead.ts'
 
-const RANGES: readonly KeyRange[] = [{ lower: null, upper: ['1'] }, { lower: ['1'], upper: ['2'] }, { lower: ['2'], upper: null }]
+const RANGES: readonly KeyRange[] = [{ lower: null, upper: ['1'] }, { lower: ['1'], upper: ['2'] }, { lower: ['2'], upper: ['3'] }, { lower: ['3'], upper: null }]
 
 /** Reads that tell what was begun and what was discarded, by the range's lower end. */
 function reader(given: { readonly failsAt?: string; readonly waitsAt?: string } = {}) {
@@ -23,16 +23,17 @@ function reader(given: { readonly failsAt?: string; readonly waitsAt?: string } 
 }
 
 describe('ReadsAhead', () => {
-  it('begins the next range when one is taken, and no more than it', async () => {
+  it('begins two ranges at once, the next when one is taken, and no more than these', async () => {
     const { begun, read } = reader()
     const reads = new ReadsAhead(RANGES, read, true)
-    await reads.next()
+    const first = reads.next()
     expect(begun).toEqual(['first', '1'])
-    await turn()
-    expect(begun).toEqual(['first', '1'])
-    await reads.next()
-    await reads.next()
+    expect((await first).copy.snapshotLsn).toBe(0n)
     expect(begun).toEqual(['first', '1', '2'])
+    await turn()
+    expect(begun).toEqual(['first', '1', '2'])
+    for (const _range of ['1', '2', '3']) await reads.next()
+    expect(begun).toEqual(['first', '1', '2', '3'])
     await expect(reads.next()).rejects.toThrow(RangeError)
   })
 
@@ -57,11 +58,11 @@ describe('ReadsAhead', () => {
     const reads = new ReadsAhead(RANGES, taken.read, true)
     await reads.next()
     await reads.discard()
-    expect(taken.discarded).toEqual(['1'])
+    expect(taken.discarded).toEqual(['1', '2'])
     const waiting = reader({ waitsAt: '1' })
     const others = new ReadsAhead(RANGES, waiting.read, true)
     await others.next()
     await others.discard()
-    expect(waiting.discarded).toEqual([])
+    expect(waiting.discarded).toEqual(['2'])
   })
 })
