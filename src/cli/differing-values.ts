@@ -16,6 +16,7 @@ import type { NamedDifference } from '../model/verification.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { createSource } from '../postgres/source.ts'
 import { schemaOf } from '../replication/copier.ts'
+import { printable, printableString } from './printable.ts'
 import { isHeldElsewhere, openReadOnly } from './show.ts'
 import { textTable } from './status-text.ts'
 
@@ -60,7 +61,7 @@ export async function differingValues({ credentials, destination, sourceName, sl
           if (!isWhole(key)) continue
           const columns = record.columns.filter(({ isDropped }) => !isDropped).map((column) => column.name)
           const { rows: there } = await source.readRows(schemaOf(record), [key], columns)
-          blocks.push(blockOf(`${name} ${difference.kind} ${record.key.map((column, index) => `${column} = ${printable(key[index] ?? '')}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
+          blocks.push(blockOf(`${printable(name)} ${difference.kind} ${record.key.map((column, index) => `${printable(column)} = ${printableString(key[index] ?? '')}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
         }
       }
       connection.closeSync()
@@ -106,7 +107,7 @@ function blockOf(title: string, columns: readonly string[], sides: { readonly so
   const lines = columns.flatMap((column, index) => {
     const [a, b] = [theirs?.[index], ours?.[index]]
     if (theirs !== undefined && ours !== undefined && a === b) return []
-    return [[column, cellOf(a, b), cellOf(b, a)]]
+    return [[printable(column), cellOf(a, b), cellOf(b, a)]]
   })
   const count = sides.destination.length > 1 ? ` (${String(sides.destination.length)} rows at the destination)` : ''
   return lines.length === 0 ? `${title}${count}: the same values by now` : `${title}${count}:\n${textTable(['column', 'source', 'destination'], lines)}`
@@ -116,14 +117,9 @@ function blockOf(title: string, columns: readonly string[], sides: { readonly so
 function cellOf(value: string | null | undefined, other: string | null | undefined): string {
   if (value === undefined) return '-'
   if (value === null) return 'NULL'
-  if (value.length <= SHOWN) return printable(value)
+  if (value.length <= SHOWN) return printableString(value)
   let at = 0
   while (at < value.length && value[at] === (other ?? '')[at]) at++
   const from = Math.max(0, Math.min(at - SHOWN / 2, value.length - SHOWN))
-  return `${from > 0 ? `…(${String(from)}) ` : ''}${printable(value.slice(from, from + SHOWN))}${from + SHOWN < value.length ? ` …(${String(value.length)} characters)` : ''}`
-}
-
-/** As a JSON string without control characters, of which JSON leaves some as they are. */
-function printable(value: string): string {
-  return JSON.stringify(value).replace(/[\u007f-\u009f]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  return `${from > 0 ? `…(${String(from)}) ` : ''}${printableString(value.slice(from, from + SHOWN))}${from + SHOWN < value.length ? ` …(${String(value.length)} characters)` : ''}`
 }

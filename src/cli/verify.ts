@@ -11,6 +11,7 @@ import { type Answer, answer } from './answer.ts'
 import { differingValues, type ValuesRequest } from './differing-values.ts'
 import { usageError } from './failure.ts'
 import { pipelineCommand, pipelineInput, runToEnd } from './one-shot.ts'
+import { printable } from './printable.ts'
 import { isHeldElsewhere } from './show.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
@@ -105,10 +106,10 @@ function isClean({ tables, notCompared }: Report): boolean {
   return Object.keys(notCompared).length === 0 && Object.values(tables).every(({ different, repaired }) => different === repaired)
 }
 
-/** The report as a table, and the keys of rows that differ. */
+/** The report as a table, and the keys of rows that differ; nothing of it does anything to the terminal but show. */
 export function verifyText({ lsn, tables, differences, notCompared, warnings }: Report): string {
   const rows = Object.entries(tables).map(([name, { compared, different, repaired }]) => [
-    name,
+    printable(name),
     compared.toLocaleString('en'),
     different === repaired ? different.toLocaleString('en') : colors.red(different.toLocaleString('en')),
     repaired.toLocaleString('en'),
@@ -120,14 +121,14 @@ export function verifyText({ lsn, tables, differences, notCompared, warnings }: 
     `${verdict}${lsn === null ? '' : ` at LSN ${lsn}`}`,
     ...(rows.length === 0 ? [] : [textTable(['table', 'compared', 'different', 'repaired'], rows)]),
     ...Object.entries(differences).flatMap(([name, named]) => namedLines(name, named, tables[name]?.different ?? 0)),
-    ...Object.entries(notCompared).map(([name, reason]) => `${colors.red(`${name} was not compared`)}: ${reason}`),
-    ...warnings.map((warning) => `${colors.yellow('warning')}: ${warning}`),
+    ...Object.entries(notCompared).map(([name, reason]) => `${colors.red(`${printable(name)} was not compared`)}: ${printable(reason)}`),
+    ...warnings.map((warning) => `${colors.yellow('warning')}: ${printable(warning)}`),
   ].join('\n')
 }
 
 function namedLines(name: string, named: readonly NamedDifference[], count: number): readonly string[] {
-  const lines = named.filter(({ key }) => key !== null).map(({ kind, key }) => `  ${kind} ${(key ?? []).map((value) => value ?? 'NULL').join(', ')}`)
+  const lines = named.filter(({ key }) => key !== null).map(({ kind, key }) => `  ${kind} ${(key ?? []).map((value) => (value === null ? 'NULL' : printable(value))).join(', ')}`)
   const kinds = [...new Set(named.map(({ kind }) => kind))].join(', ')
-  if (lines.length === 0) return [`${name}: rows without a key: ${kinds}`]
-  return [`${name}:`, ...lines, ...(count > lines.length ? [`  and ${(count - lines.length).toLocaleString('en')} more`] : [])]
+  if (lines.length === 0) return [`${printable(name)}: rows without a key: ${kinds}`]
+  return [`${printable(name)}:`, ...lines, ...(count > lines.length ? [`  and ${(count - lines.length).toLocaleString('en')} more`] : [])]
 }
