@@ -147,7 +147,7 @@ export async function preflightSource(credentials: SourceCredentials, request: S
 
 /** The publication as it will be: planned tables are in it, with what they will send. */
 function extended(publication: PublicationState, plan: PublicationPlan): PublicationState {
-  const added = plan.tablesToAdd.map((table) => ({ oid: table.oid, schema: table.schema, name: table.name, columns: null, hasColumnList: false, rowFilter: null, isListed: true }))
+  const added = plan.tablesToAdd.map((table) => ({ oid: table.oid, schema: table.schema, name: table.name, columns: null, hasColumnList: false, rowFilter: null, filterColumns: [], isListed: true }))
   return { ...publication, tables: [...publication.tables, ...added] }
 }
 

@@ -22,7 +22,7 @@ export function publicationWarnings(input: PublicationWarningInput): string[] {
 
 /** What of the requested tables is not sent. */
 export function tableWarnings(input: PublicationWarningInput): string[] {
-  return [...rowFilterWarnings(input), ...columnWarnings(input)]
+  return [...rowFilterWarnings(input), ...columnWarnings(input), ...refusalWarnings(input)]
 }
 
 function operationWarnings({ request, publication }: PublicationWarningInput): string[] {
@@ -49,6 +49,29 @@ function rowFilterWarnings({ publication, tables }: PublicationWarningInput): st
   return publication.tables
     .filter((table) => table.rowFilter !== null && requested.has(table.oid))
     .map((table) => `publication ${JSON.stringify(publication.name)} sends only rows of ${JSON.stringify(tableKey(table))} that match its filter; the copy takes the same`)
+}
+
+/**
+ * PostgreSQL refuses updates and deletes to whoever writes the table, as soon as they are published: where a row filter looks at columns, or a column list leaves some out, so that old rows cannot be
+ * told or filtered.
+ *
+ * Source: https://www.postgresql.org/docs/current/logical-replication-row-filter.html and https://www.postgresql.org/docs/current/logical-replication-col-lists.html
+ */
+function refusalWarnings({ publication, tables }: PublicationWarningInput): string[] {
+  const refused = publication.operations.filter((operation) => operation === 'update' || operation === 'delete').map((operation) => operation.toUpperCase())
+  if (refused.length === 0) return []
+  return publication.tables.flatMap((member) => {
+    const table = tables.find(({ oid }) => oid === member.oid)
+    if (table === undefined) return []
+    const filtered = member.filterColumns.filter((column) => !table.identityColumns.includes(column))
+    const left = member.hasColumnList ? table.identityColumns.filter((column) => member.columns?.includes(column) === false) : []
+    const causes = [
+      ...(filtered.length === 0 ? [] : [`its row filter looks at ${listNames(filtered)}, which ${filtered.length === 1 ? 'is' : 'are'} not in the replica identity`]),
+      ...(left.length === 0 ? [] : [`its column list leaves out ${listNames(left)} of the replica identity`]),
+    ]
+    const key = JSON.stringify(tableKey(table))
+    return causes.map((cause) => `publication ${JSON.stringify(publication.name)} makes every ${refused.join(' and ')} of ${key} fail at the source, for whoever writes there: ${cause}`)
+  })
 }
 
 function columnWarnings(input: PublicationWarningInput): string[] {

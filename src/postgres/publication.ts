@@ -15,6 +15,8 @@ export interface PublishedTable extends TableName {
   readonly hasColumnList: boolean
   /** SQL of the row filter; null where all rows are sent. */
   readonly rowFilter: string | null
+  /** Columns that the row filter looks at. */
+  readonly filterColumns: readonly string[]
   /** True where the publication lists the table itself, and not its schema or everything. */
   readonly isListed: boolean
 }
@@ -61,8 +63,22 @@ const MEMBER_ROW = z.object({
   columns: z.array(z.string()).nullable(),
   hasColumnList: z.boolean(),
   rowFilter: z.string().nullable(),
+  filterColumns: z.array(z.string()),
   isListed: z.boolean(),
 })
+
+/**
+ * Names of the columns that the row filter of table `c` looks at, by its dependencies. A column list has one for each of its columns, too: what the filter looks at besides
+ * then has two.
+ */
+const FILTER_COLUMNS = `ARRAY(
+  SELECT a.attname::text FROM pg_publication p JOIN pg_publication_rel pr ON pr.prpubid = p.oid
+    JOIN pg_depend d ON d.classid = 'pg_publication_rel'::regclass AND d.objid = pr.oid AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+  WHERE p.pubname = $1 AND pr.prrelid = c.oid AND d.refobjsubid > 0 AND t.entry->>'rowfilter' IS NOT NULL
+  GROUP BY a.attname, a.attnum, to_jsonb(pr)->'prattrs'
+  HAVING count(*) > CASE WHEN to_jsonb(pr)->'prattrs' @> to_jsonb(a.attnum::int4) THEN 1 ELSE 0 END
+  ORDER BY a.attnum)`
 
 /**
  * Reads a publication with the tables that it publishes now; null where there is none. With `oids`, `tables` has those of them alone that it
@@ -100,6 +116,7 @@ export async function readPublication(client: SqlClient, publicationName: string
     values: oids === null ? values : [publicationName, [...oids]],
     text: `
       SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, t.entry->'attnames' AS columns, t.entry->>'rowfilter' AS "rowFilter",
+        ${FILTER_COLUMNS} AS "filterColumns",
         EXISTS (
           SELECT FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid
           WHERE p.pubname = $1 AND pr.prrelid = c.oid AND to_jsonb(pr)->>'prattrs' IS NOT NULL

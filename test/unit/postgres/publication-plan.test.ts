@@ -52,9 +52,9 @@ describe('the publication\'s DDL', () => {
   })
 
   it.each<[string, PlanInput]>([
-    ['of a publication that has the table', input({ publication: publication({ tables: [{ schema: 'public', name: 't', oid: 1, columns: null, hasColumnList: false, rowFilter: null, isListed: true }] }) })],
+    ['of a publication that has the table', input({ publication: publication({ tables: [{ schema: 'public', name: 't', oid: 1, columns: null, hasColumnList: false, rowFilter: null, filterColumns: [], isListed: true }] }) })],
     ['of one for all tables', input({ publication: publication({ isForAllTables: true }) })],
-    ['of one for the schema', input({ publication: publication({ schemas: ['public'], tables: [{ schema: 'public', name: 't', oid: 1, columns: null, hasColumnList: false, rowFilter: null, isListed: true }] }), isSuperuser: true, tableNames: null })],
+    ['of one for the schema', input({ publication: publication({ schemas: ['public'], tables: [{ schema: 'public', name: 't', oid: 1, columns: null, hasColumnList: false, rowFilter: null, filterColumns: [], isListed: true }] }), isSuperuser: true, tableNames: null })],
   ])('changes nothing %s', (_name, plan) => {
     expect(planPublication(plan).statements).toEqual([])
   })
