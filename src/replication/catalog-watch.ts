@@ -14,6 +14,9 @@ import type { TableRuntime } from './table-runtime.ts'
 /** A regular look comes so many times its own duration after the last one, so that very many tables do not keep the source busy. */
 const REST_PER_LOOK = 100
 
+/** After this time a newcomer that could not join is tried again: its name may be free. */
+const IGNORED_MS = 10_000
+
 export interface CatalogWatchOptions {
   readonly spec: ReplicationSpec
   readonly source: Source
@@ -76,8 +79,8 @@ export class CatalogWatch {
   readonly #options: CatalogWatchOptions
   #pending: Findings | null = null
   readonly #inFlight = new Set<number>()
-  /** Newcomers that are none of ours. */
-  readonly #ignored = new Set<number>()
+  /** Newcomers that are none of ours, or whose name is taken: until when. */
+  readonly #ignored = new Map<number, number>()
   #running: Promise<void> | null = null
   #isClosed = false
   #restsUntilMs = 0
@@ -170,7 +173,8 @@ export class CatalogWatch {
   #compare(look: CatalogLook, tables: readonly TableRuntime[]): readonly Finding[] {
     const seen = new Map(look.tables.map((table) => [table.oid, table]))
     const known = tables.flatMap((table) => this.#compareTable(table, seen.get(table.record.oid)))
-    return [...known, ...look.newcomers.filter((oid) => !this.#ignored.has(oid)).map((oid) => ({ tag: 'new', oid }) as const)]
+    const nowMs = performance.now()
+    return [...known, ...look.newcomers.filter((oid) => (this.#ignored.get(oid) ?? 0) <= nowMs).map((oid) => ({ tag: 'new', oid }) as const)]
   }
 
   #compareTable({ record, name }: TableRuntime, seen: SeenTable | undefined): readonly Finding[] {
@@ -225,7 +229,10 @@ export class CatalogWatch {
     const newcomers = findings.filter(({ tag }) => tag === 'new').map(({ oid }) => oid)
     if (newcomers.length === 0 || spec.tableNames !== null) return
     await adopt(newcomers)
-    for (const oid of newcomers) if ((tables.get(oid)?.record.state ?? 'removed') === 'removed') this.#ignored.add(oid)
+    for (const oid of newcomers) {
+      if ((tables.get(oid)?.record.state ?? 'removed') === 'removed') this.#ignored.set(oid, performance.now() + IGNORED_MS)
+      else this.#ignored.delete(oid)
+    }
   }
 
   /** Writes what nothing in the stream changes. */

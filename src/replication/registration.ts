@@ -244,8 +244,18 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   } catch (error) {
     // What the destination refuses concerns this table alone.
     if (!(error instanceof DomainError) || error.kind !== 'InvalidInput') throw error
-    return { record: null, others: followed.records, warning: `${tableKey(schema)} stays out until the next start: ${reportText(error)}` }
+    return { record: null, others: followed.records, warning: `${stayingOut(schema)}${reportText(error)}` }
   }
+}
+
+function stayingOut(table: TableName): string {
+  return `${tableKey(table)} stays out until this is mended: `
+}
+
+/** Adds a newcomer's warning to what is warned of, or takes out why it stayed out. */
+export function noteAdoption(warned: Set<string>, table: TableName, warning: string | null): void {
+  for (const text of warned) if (text.startsWith(stayingOut(table))) warned.delete(text)
+  if (warning !== null) warned.add(warning)
 }
 
 /** What holds of a table's rows that are taken over as the input wants it. */

@@ -16,7 +16,7 @@ import { namedTables } from './named-tables.ts'
 import { progressOf, transactionHolders } from './progress.ts'
 import { Quiet } from './quiet.ts'
 import { RecordQueue } from './record-queue.ts'
-import type { Adopted } from './registration.ts'
+import { type Adopted, noteAdoption } from './registration.ts'
 import { Replays } from './replays.ts'
 import { stoppedInStream } from './retry.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
@@ -435,7 +435,7 @@ export class SlotSession {
       if (this.isClosed) return null
       const { record, others, warning } = await this.#options.adoptTable(schema, [...this.#tables.values()].map((table) => table.record))
       for (const other of others) this.#tables.get(other.oid)?.follow(other)
-      if (warning !== null) this.#warned.add(warning)
+      noteAdoption(this.#warned, schema, warning)
       return record
     })
   }
