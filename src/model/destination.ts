@@ -4,7 +4,7 @@ import type { DelimitedText, Lines } from './delimited-text.ts'
 import type { DomainError, ErrorReport } from './errors.ts'
 import type { Lsn } from './lsn.ts'
 import type { PresentRows, SourceIdentity } from './source.ts'
-import { shapingIn, type Shaping } from './shapes.ts'
+import { kindsOf, shapingIn, type Shaping } from './shapes.ts'
 import type { ColumnHint } from './spec.ts'
 import { type ReplicaIdentity, type SourceColumn, tableKey, type TableName, type TableSchema, type TableStorage } from './table-schema.ts'
 import type { TableState } from './status.ts'
@@ -318,8 +318,8 @@ export interface CopyRecord {
   readonly chunks: readonly ChunkRecord[]
   /** True where the rows that are there are none of this table's: the copy takes their place, whatever they are. Absent = what a copy cannot bring back is kept. */
   readonly isReplacing?: boolean
-  /** The shapes of the tables that it takes the place of, where these are others than the record's; those that hold the past and are not wanted any more stay as `keptAs`. */
-  readonly former?: Shaping & { readonly keptAs: TableName }
+  /** The shapes of the tables that it takes the place of, where these are others than the record's; those that hold the past and are not wanted any more stay as `keptAs`. `columns`: as these were then (absent = not known). */
+  readonly former?: Shaping & { readonly keptAs: TableName; readonly columns?: readonly TargetColumn[] }
   /** True where it reads a snapshot that is kept at the source: its chunks are ranges of that one's blocks, not of keys. */
   readonly isKept?: boolean
   /** The `_lsn` of each finished chunk's rows (decimal) and the time of its snapshot (timestamptz text): where the copy will be joined to what is kept. */
@@ -346,7 +346,15 @@ export function asThere(record: TableRecord): TableRecord {
   const former = record.copy?.former
   if (former === undefined) return withoutCopy(record)
   const { writeMode: _writeMode, otherModes: _otherModes, isSoft: _isSoft, inputShaping: _inputShaping, ...rest } = withoutCopy(record)
-  return { ...rest, ...shapingIn(former) }
+  return { ...rest, ...shapingIn(former), columns: columnsThere(record) }
+}
+
+/** The columns of the tables that stand under the table's name. Former ones are altered only where one of them is wanted as before. */
+export function columnsThere(record: TableRecord): readonly TargetColumn[] {
+  const former = record.copy?.former
+  if (former?.columns === undefined) return record.columns
+  const wanted = kindsOf(record)
+  return kindsOf(former).some((kind) => kind !== 'merge' && wanted.includes(kind)) ? record.columns : former.columns
 }
 
 export interface ChunkRecord {

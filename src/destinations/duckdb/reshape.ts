@@ -1,4 +1,4 @@
-import { isBeside, nextGeneration, type PipelineKey, type Reshaping, shapingThere, type TableRecord, unplannedCopy } from '../../model/destination.ts'
+import { columnsThere, isBeside, nextGeneration, type PipelineKey, type Reshaping, shapingThere, type TableRecord, unplannedCopy } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { remedyText } from '../../model/remedy.ts'
 import { hasHistory, isShapedAs, keepsPast, kindsOf, shapesOf, shapingIn, shapingText, type Shaping } from '../../model/shapes.ts'
@@ -83,7 +83,7 @@ async function reshapedRecord(session: DatabaseSession, record: TableRecord, sha
     copy: {
       ...unplannedCopy({ generation: nextGeneration(record), into: reloadName(target) }),
       ...(isReplacing ? { isReplacing } : {}),
-      ...(isShapedAs(there, shaping) ? {} : { former: { ...shapingIn(there), keptAs: copy?.former?.keptAs ?? (await freeName(session, record)) } }),
+      ...(isShapedAs(there, shaping) ? {} : { former: { ...shapingIn(there), columns: columnsThere(record), keptAs: copy?.former?.keptAs ?? (await freeName(session, record)) } }),
     },
   }
 }

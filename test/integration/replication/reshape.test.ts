@@ -227,6 +227,23 @@ describe('resyncTables with other shapes', () => {
 
   const reshape = async (pipeline: TestPipeline, tableName: string, shapes: OrderedShapes): Promise<unknown> => pipeline.order({ tag: 'resync', tableNames: [tableName], shapes })
 
+  // Cause: its record had the columns of the shapes that were ordered, so a new column could not get the name of one that had been dropped.
+  it('knows what a history has whose table left before other shapes were there, when the table comes back to it', async () => {
+    await using pipeline = await loaded(['comes'], 'append')
+    await pipeline.sql("INSERT INTO comes VALUES (2, 'two'); ALTER TABLE comes DROP COLUMN v; INSERT INTO comes VALUES (3)")
+    await pipeline.catchUp()
+    const history = async (columns: string): Promise<unknown> => pipeline.query(`SELECT ${columns}, _op FROM public.comes ORDER BY _lsn, _seq, id`)
+    expect(await history('id, v')).toEqual([[1, 'one', 'snapshot'], [2, 'two', 'insert'], [3, null, 'insert']])
+    await reshape(pipeline, 'comes', { writeMode: 'merge' })
+    await pipeline.order({ tag: 'remove', tableNames: ['comes'], dropDestination: false })
+    await pipeline.sql('ALTER TABLE comes ADD COLUMN v int; INSERT INTO comes VALUES (4, 4)')
+    await pipeline.order({ tag: 'add', tableNames: ['comes'] })
+    await pipeline.catchUp()
+    await pipeline.sql('INSERT INTO comes VALUES (5, 5)')
+    expect((await pipeline.catchUp()).progress.tables['public.comes']?.state).toBe('streaming')
+    expect(await history('id, v__dropped_2, v')).toEqual([[1, 'one', null, 'snapshot'], [2, 'two', null, 'insert'], [3, null, null, 'insert'], [4, null, 4, 'snapshot'], [5, null, 5, 'insert']])
+  })
+
   // Cause: only the copy followed the source's columns, and the former history counted as kept again: the swap failed each time.
   it('refuses the way back to a history that a running order leaves, and does it once the table is streaming', async () => {
     await using pipeline = await loaded(['back'], 'append')
