@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api'
 import { DomainError } from '../../model/errors.ts'
 import { finalOpenError } from './open-error.ts'
@@ -17,6 +18,10 @@ export interface DatabaseSettings {
 
 /** A file is closed this long after its last user is gone; with the time that a session lingers, within 5 s (contract §5). */
 const CLOSE_AFTER_MS = 1_000
+
+/** So long another process may have the file: of two workers the one that had it lets go of it 3 s after its last slice. */
+const LOCK_PATIENCE_MS = 5_000
+const LOCK_RETRY_MS = 100
 
 /** After such an error DuckDB refuses everything until the file has been opened anew. */
 const BREAKING_ERROR = /^(FATAL|INTERNAL) Error|has been invalidated/
@@ -50,12 +55,12 @@ export class Database {
     this.#inode = inodeOf(path)
   }
 
-  /** Opens the file. Throws `DestinationFailed` where it cannot be opened, with the process that has it where DuckDB says; final where somebody has to mend it. */
+  /** Opens the file. Waits {@link LOCK_PATIENCE_MS} for another process that has it. Throws `DestinationFailed` where it cannot be opened, with the process that has it where DuckDB says; final where somebody has to mend it. */
   static async open(settings: DatabaseSettings): Promise<Database> {
     const path = resolve(settings.path)
     try {
       makeFolder(dirname(path))
-      const instance = await DuckDBInstance.create(path, {
+      const instance = await createInstance(path, {
         threads: String(settings.threads ?? DEFAULT_THREADS),
         memory_limit: settings.memoryLimit ?? DEFAULT_MEMORY_LIMIT,
         temp_directory: settings.tempDirectory ?? `${path}.tmp`,
@@ -182,6 +187,23 @@ interface Entry {
 
 const OPEN = new Map<string, Entry>()
 
+/** Throws DuckDB's own error. */
+async function createInstance(path: string, options: Record<string, string>): Promise<DuckDBInstance> {
+  const untilMs = performance.now() + LOCK_PATIENCE_MS
+  for (;;) {
+    try {
+      return await DuckDBInstance.create(path, options)
+    } catch (error) {
+      if (!isLockedByAnother(error) || performance.now() >= untilMs) throw error
+    }
+    await sleep(LOCK_RETRY_MS)
+  }
+}
+
+function isLockedByAnother(error: unknown): boolean {
+  return error instanceof Error && error.message.includes('Could not set lock on file')
+}
+
 /** Shares one open file among the users of this process. Each caller gives it back by calling `release` once. */
 export async function acquireDatabase(settings: DatabaseSettings): Promise<{ readonly database: Database; release(): void }> {
   const path = resolve(settings.path)
@@ -247,9 +269,8 @@ function makeFolder(path: string): void {
 export function destinationError(error: unknown, what: string): DomainError {
   if (error instanceof DomainError) return error
   const text = error instanceof Error ? error.message : ''
-  const isLocked = text.includes('Could not set lock on file')
   const holder = /PID (\d+)/.exec(text)?.[1]
-  if (isLocked) {
+  if (isLockedByAnother(error)) {
     return new DomainError({
       kind: 'DestinationFailed',
       message: `${what}: another process has it open${holder === undefined ? '' : ` (PID ${holder})`}`,

@@ -88,6 +88,20 @@ describe('a file that time may make good', () => {
     }
   })
 
+  it('is one that another process is about to let go of: it is waited for', async () => {
+    const script = `import { DuckDBInstance } from ${JSON.stringify(import.meta.resolve('@duckdb/node-api'))}
+      const instance = await DuckDBInstance.create(${JSON.stringify(good)}); console.log('open'); setTimeout(() => instance.closeSync(), 1000)`
+    const holder = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
+    try {
+      await new Promise((resolve) => holder.stdout.once('data', resolve))
+      const database = await Database.open({ path: good })
+      await database.close()
+    } finally {
+      holder.kill()
+      if (holder.exitCode === null) await new Promise((resolve) => holder.once('exit', resolve))
+    }
+  })
+
   it.each(['ENOSPC', 'EMFILE', 'EIO'])('is one that the system refuses for now: %s', (code) => {
     const error = Object.assign(new Error('no'), { code })
     expect(finalOpenError(error, '/x')).toBeNull()
