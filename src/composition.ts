@@ -11,7 +11,8 @@ import { watchEventLoop } from './event-loop.ts'
 import { createEngine } from './replication/engine.ts'
 
 export interface CompositionOptions {
-  readonly config: Config
+  /** The one in force: asked for whenever something of it is used. */
+  readonly config: () => Config
   readonly logger: Logger
   /** Where measures go; nowhere by default. */
   readonly meter?: MetricMeter
@@ -23,22 +24,22 @@ export interface CompositionOptions {
 export function composeActivities({ config, logger, meter = noopMetricMeter, taskQueueOf }: CompositionOptions): ActivitySet {
   const metrics = new MetricSet(meter)
   const engine = createEngine({
-    credentialsOf: (name) => resolveSource(config, name).credentials,
-    destinationNames: () => Object.keys(config.destinations),
+    credentialsOf: (name) => resolveSource(config(), name).credentials,
+    destinationNames: () => Object.keys(config().destinations),
     hasDestination: (name) => {
-      const { path, isLocalFile } = resolveDestination(config, name)
+      const { path, isLocalFile } = resolveDestination(config(), name)
       return !isLocalFile || existsSync(path)
     },
-    spoolFolder: (name, key) => spoolFolderOf(resolveDestination(config, name).path, key),
-    openDestination: async (name) => openDuckDbDestination(resolveDestination(config, name)),
+    spoolFolder: (name, key) => spoolFolderOf(resolveDestination(config(), name).path, key),
+    openDestination: async (name) => openDuckDbDestination(resolveDestination(config(), name)),
   })
   const { activities, close } = createActivities({
     engine,
     logger,
     metrics,
     resolvePipeline: (names) => {
-      const source = resolveSource(config, names.source ?? undefined)
-      const destination = resolveDestination(config, names.destination ?? undefined)
+      const source = resolveSource(config(), names.source ?? undefined)
+      const destination = resolveDestination(config(), names.destination ?? undefined)
       return { source: source.name, destination: destination.name, taskQueue: taskQueueOf?.(destination) ?? destination.taskQueue }
     },
   })

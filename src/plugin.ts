@@ -93,7 +93,7 @@ export class PgReplicationPlugin extends SimplePlugin {
     if (existing !== undefined) return existing
     const { taskQueue: mainQueue } = this.#config
     const set = composeActivities({
-      config: this.#config,
+      config: () => this.#config,
       logger: this.#logger,
       // The host's runtime: its exporter shows our metrics beside its own.
       meter: Runtime.instance().metricMeter,

@@ -13,6 +13,11 @@ import { loadWorkflowBundle } from './workflow-bundle.ts'
 
 const MAX_CONNECT_PAUSE_MS = 10_000
 
+/** The configuration in force. */
+interface LiveConfig {
+  config: Config
+}
+
 interface Running {
   readonly connection: NativeConnection
   readonly workers: ReplicationWorkers
@@ -22,7 +27,7 @@ interface Running {
  * `npm start`: the composition root. Reads the configuration, waits for Temporal for as long as it takes, polls, and says `worker ready`
  * on stdout; logs go to stderr as JSON lines (`LOG_LEVEL`, default info). Whatever sources and destinations are doing, it starts.
  *
- * SIGTERM and SIGINT drain (running slices end after their commit) and exit 0; a second one exits at once.
+ * SIGTERM and SIGINT drain (running slices end after their commit) and exit 0; a second one exits at once. SIGHUP reads the configuration again.
  */
 async function main(): Promise<void> {
   const logger = pino({ level: process.env['LOG_LEVEL'] ?? 'info', base: null }, pino.destination({ dest: 2, sync: true }))
@@ -30,7 +35,9 @@ async function main(): Promise<void> {
   const config = loadConfig({ env: process.env })
   const settings = readTemporalSettings(process.env)
   const meter = installRuntime(logger, config.metrics)
-  const running = await start(config, { settings, logger, meter, signal: stopping })
+  const live = { config }
+  reloadOnHangUp(live, logger)
+  const running = await start(live, { settings, logger, meter, signal: stopping })
   if (running === null) return
   const { workers, connection } = running
   stopping.addEventListener('abort', () => {
@@ -51,17 +58,17 @@ async function main(): Promise<void> {
 
 /** Tries until Temporal answers. Null when it was told to stop meanwhile. */
 async function start(
-  config: Config,
+  live: LiveConfig,
   { settings, logger, meter, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly signal: AbortSignal },
 ): Promise<Running | null> {
   const workflowBundle = await loadWorkflowBundle()
-  const activitySet = composeActivities({ config, logger, meter })
+  const activitySet = composeActivities({ config: () => live.config, logger, meter })
   const { namespace, address } = settings
   for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {
     let connection: NativeConnection | null = null
     try {
       connection = await connectWorker(settings)
-      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(config), activitySet, workflowBundle })
+      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(live.config), activitySet, workflowBundle })
       return { connection, workers }
     } catch (error) {
       await connection?.close().catch(() => undefined)
@@ -74,7 +81,8 @@ async function start(
 
 function stopOnSignals(logger: Logger): AbortSignal {
   const stopping = new AbortController()
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  // A terminal that is closed ends what runs in it; where there is none, a hang-up asks for the configuration to be read again.
+  for (const signal of ['SIGTERM', 'SIGINT', ...(process.stdin.isTTY ? ['SIGHUP'] as const : [])] as const) {
     process.on(signal, () => {
       if (stopping.signal.aborted) process.exit(1)
       logger.info({ signal }, 'draining; a second signal ends at once')
@@ -87,6 +95,26 @@ function stopOnSignals(logger: Logger): AbortSignal {
     process.exit(1)
   })
   return stopping.signal
+}
+
+/**
+ * SIGHUP: reads the configuration again. What connects from then on takes the new one, and sessions that run connect anew after their slice. One with problems changes nothing; nor does what
+ * only a start reads: task queues, the address of the metrics.
+ */
+function reloadOnHangUp(live: LiveConfig, logger: Logger): void {
+  if (process.stdin.isTTY) return
+  process.on('SIGHUP', () => {
+    try {
+      const polled = taskQueuesOf(live.config)
+      live.config = loadConfig({ env: process.env })
+      const others = taskQueuesOf(live.config).filter((queue) => !polled.includes(queue))
+      if (others.length > 0) logger.warn({ taskQueues: others }, 'task queues that are new in the configuration are polled after a restart')
+      logger.info('configuration read again')
+    } catch (error) {
+      const isOurs = error instanceof DomainError
+      logger.error(isOurs ? { type: error.kind, error: reportText(error) } : { error: nameOf(error) }, 'the configuration has problems: the one before stays in force')
+    }
+  })
 }
 
 /** Class and, for Temporal's own errors, the text: it names address or namespace. */

@@ -34,7 +34,7 @@ import { carryOut } from './table-orders.ts'
 
 /** What the composition root gives the engine: names become connections here, and nowhere else. */
 export interface EngineDependencies extends Destinations {
-  /** Throws `InvalidInput` for an unknown name. */
+  /** Throws `InvalidInput` for an unknown name. The same object while they are the same: others make sessions connect anew. */
   readonly credentialsOf: (sourceName: string) => SourceCredentials
   /** As the destination's own, without opening it. */
   readonly spoolFolder: (destinationName: string, key: PipelineKey) => string
@@ -53,6 +53,8 @@ export function createEngine(dependencies: EngineDependencies): ReplicationEngin
 class Engine implements ReplicationEngine {
   readonly #dependencies: EngineDependencies
   readonly #sessions = new Map<string, SlotSession>()
+  /** What each has connected with. */
+  readonly #credentials = new WeakMap<SlotSession, SourceCredentials>()
   /** Warnings of init, shown as long as this process lives; the workflow keeps them beyond. */
   readonly #warnings = new Map<string, readonly string[]>()
 
@@ -174,13 +176,15 @@ class Engine implements ReplicationEngine {
       await session.close()
       session = undefined
     }
-    if (session !== undefined && !session.hasOptionsOf(request.spec)) {
+    const credentials = this.#dependencies.credentialsOf(request.spec.source)
+    if (session !== undefined && (!session.hasOptionsOf(request.spec) || this.#credentials.get(session) !== credentials)) {
       await this.#closeSession(request.spec)
       session = undefined
     }
     if (session === undefined) {
       session = await this.#openSession(request.spec, context)
       this.#sessions.set(name, session)
+      this.#credentials.set(session, credentials)
       context.observe({ tag: 'sessionOpened' })
     }
     return session.run(request, context)

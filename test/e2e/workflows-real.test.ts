@@ -67,7 +67,7 @@ beforeAll(async () => {
     connection: native,
     namespace: 'default',
     taskQueues: taskQueuesOf(config),
-    activitySet: composeActivities({ config, logger: pino({ level: 'silent' }) }),
+    activitySet: composeActivities({ config: () => config, logger: pino({ level: 'silent' }) }),
     workflowBundle: await workflowBundle(),
   })
   ended = workers.run()

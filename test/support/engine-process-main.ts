@@ -13,8 +13,9 @@ const { url, file, spec } = JSON.parse(process.argv[2] ?? '') as EngineProcessOp
 /** The session is let go of after every second slice, as when another worker takes over. */
 const SLICE_MS = 3_000
 
+const credentials = parseCredentials(url)
 const engine = createEngine({
-  credentialsOf: () => parseCredentials(url),
+  credentialsOf: () => credentials,
   destinationNames: () => ['warehouse'],
   hasDestination: () => existsSync(file),
   spoolFolder: (_name, key) => spoolFolderOf(file, key),

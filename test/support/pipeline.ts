@@ -48,8 +48,9 @@ export class TestPipeline implements AsyncDisposable {
     // A database that is dropped with force ends connections that are being closed.
     this.source.on('connect', (client) => { client.on('error', () => undefined) })
     this.source.on('error', () => undefined)
+    const credentials = parseCredentials(url)
     const engine = createEngine({
-      credentialsOf: () => parseCredentials(url),
+      credentialsOf: () => credentials,
       destinationNames: () => ['warehouse', 'second'],
       hasDestination: (name) => existsSync(this.fileOf(name)),
       ...limits,

@@ -32,8 +32,9 @@ it('refuses a source that the destination was not filled from, before its tables
   await pipeline.release()
 
   // The configuration names another server now, as after a restore elsewhere: it knows neither table nor slot yet.
+  const credentials = parseCredentials(other.url)
   const moved = createEngine({
-    credentialsOf: () => parseCredentials(other.url),
+    credentialsOf: () => credentials,
     destinationNames: () => ['warehouse'],
     hasDestination: () => true,
     spoolFolder: (_, key) => spoolFolderOf(pipeline.file, key),
