@@ -3,6 +3,7 @@ import { asRecordEnd, parseLsn } from '../model/lsn.ts'
 import type { CatalogLook } from '../model/source.ts'
 import { OPERATIONS } from '../model/spec.ts'
 import type { TableStorage } from '../model/table-schema.ts'
+import { publishedOver } from './published-tables.ts'
 import { queryRow, queryRows, type SqlClient } from './sql.ts'
 
 /**
@@ -35,11 +36,16 @@ function publishedAs(publicationName: string): string {
 }
 
 /**
- * What {@link storageOf} asks for more than once, for `WITH RECURSIVE`; `oids` is the parameter with the tables. `parts`: the types `oid` that values of a column's type `whole` are
+ * What {@link storageOf} asks for more than once, for `WITH RECURSIVE`; `oids` is the parameter with the tables. `tree`: the members of partition trees, each below its `root`
+ * (`pg_partition_tree` would wait for whoever rewrites one of them). `parts`: the types `oid` that values of a column's type `whole` are
  * made of, itself among them (what a domain is over, elements, attributes, bounds). `shown`: what these are shown as. `schema_members`: a publication's entries
  * that hold a schema, told by their dependencies, as before PostgreSQL 15 there is no such catalog.
  */
-const storageOver = (oids: string): string => `parts(whole, oid) AS (
+const storageOver = (oids: string): string => `tree(root, oid) AS (
+  SELECT i.inhparent, i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent AND c.relkind = 'p' WHERE c.oid = ANY (${oids}::oid[]) AND NOT i.inhdetachpending
+  UNION ALL
+  SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending),
+parts(whole, oid) AS (
   SELECT a.atttypid, a.atttypid FROM pg_attribute a WHERE a.attrelid = ANY (${oids}::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
   UNION
   SELECT p.whole, part.oid FROM parts p JOIN pg_type t ON t.oid = p.oid CROSS JOIN LATERAL (
@@ -66,15 +72,15 @@ schema_members AS MATERIALIZED (
 const storageOf = (publicationName: string): string => `jsonb_build_object(
   'isPartitioned', c.relkind = 'p',
   'files', CASE c.relkind WHEN 'p' THEN coalesce((
-      SELECT jsonb_object_agg(m.oid, m.relfilenode::int8) FROM pg_partition_tree(c.oid) t JOIN pg_class m ON m.oid = t.relid WHERE t.level > 0), '{}')
+      SELECT jsonb_object_agg(m.oid, m.relfilenode::int8) FROM tree t JOIN pg_class m ON m.oid = t.oid WHERE t.root = c.oid), '{}')
     ELSE jsonb_build_object(c.oid, c.relfilenode::int8) END,
   'attached', CASE c.relkind WHEN 'p' THEN coalesce((
-      SELECT jsonb_agg(i.inhrelid::int8) FROM pg_partition_tree(c.oid) t JOIN pg_inherits i ON i.inhrelid = t.relid
-      JOIN pg_attribute b ON b.attrelid = t.relid AND b.attnum = ${String(BIRTH_ATTRIBUTE)}
-      WHERE t.level > 0 AND (i.xmin <> b.xmin OR i.cmin::text::int8 - b.cmin::text::int8 > ${String(COMMANDS_OF_CREATE_PARTITION)})), '[]')
+      SELECT jsonb_agg(i.inhrelid::int8) FROM tree t JOIN pg_inherits i ON i.inhrelid = t.oid
+      JOIN pg_attribute b ON b.attrelid = t.oid AND b.attnum = ${String(BIRTH_ATTRIBUTE)}
+      WHERE t.root = c.oid AND (i.xmin <> b.xmin OR i.cmin::text::int8 - b.cmin::text::int8 > ${String(COMMANDS_OF_CREATE_PARTITION)})), '[]')
     ELSE '[]' END,
   'joined', CASE c.relkind WHEN 'p' THEN coalesce((
-      SELECT jsonb_object_agg(i.inhrelid, i.xmin::text) FROM pg_partition_tree(c.oid) t JOIN pg_inherits i ON i.inhrelid = t.relid WHERE t.level > 0), '{}')
+      SELECT jsonb_object_agg(i.inhrelid, i.xmin::text) FROM tree t JOIN pg_inherits i ON i.inhrelid = t.oid WHERE t.root = c.oid), '{}')
     ELSE '{}' END,
   'columns', coalesce((
       SELECT jsonb_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
@@ -152,13 +158,12 @@ export async function lookAtCatalog(
       subject: SUBJECT,
       values: [publicationName, [...wanted.oids], wanted.wholeSchema],
       text: `
-        WITH RECURSIVE ${storageOver('$2')}, published AS MATERIALIZED (
-          SELECT gpt.relid FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) gpt WHERE p.pubname = $1)
-        SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.oid IN (SELECT relid FROM published) AS "isPublished",
+        WITH RECURSIVE ${storageOver('$2')}, ${publishedOver('$1')}
+        SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.oid IN (SELECT oid FROM published) AS "isPublished",
           c.oid = ANY ($2::oid[]) AS "isKnown", CASE WHEN c.oid = ANY ($2::oid[]) THEN ${storageOf('$1::name')} END AS storage, CASE WHEN c.oid = ANY ($2::oid[]) THEN ${COLUMNS} END AS columns
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = ANY ($2::oid[])
-          OR n.nspname = $3 AND c.oid IN (SELECT relid FROM published) AND NOT c.relispartition
+          OR n.nspname = $3 AND c.oid IN (SELECT oid FROM published) AND NOT c.relispartition
             AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`,
     },
   )
