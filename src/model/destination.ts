@@ -14,7 +14,7 @@ import type { TableState } from './status.ts'
  *
  * A destination holds rows, table state and checkpoint, and owns the position (design.md, decision 1). It promises:
  *
- * - {@link Destination.applyBatch} and {@link Destination.applyChunk} are one destination transaction each: rows, schema change, table
+ * - {@link Destination.applyBatch} and {@link Destination.applyChunks} are one destination transaction each: rows, schema change, table
  *   state and checkpoint become durable and visible together or not at all;
  * - such a transaction succeeds only while the pipeline's epoch is the one that was claimed (a zombie attempt fails with
  *   `AlreadyReplicating` and writes nothing);
@@ -50,8 +50,11 @@ export interface Destination {
   applyBatch(fence: Fence, batch: Batch, checkpoint: Checkpoint): Promise<ApplyResult>
   /** A staging area for one chunk of a copy. */
   newChunk(table: TableRecord, chunk: ChunkPosition): ChunkStage
-  /** Adds the chunk's rows, then the changes that were set aside for it, and notes it as copied. */
-  applyChunk(fence: Fence, stage: ChunkStage, lookup: RowLookup): Promise<ApplyResult>
+  /**
+   * Adds each chunk's rows, then the changes that were set aside for it, and notes it as copied; the chunks are of different tables. Returns their records, in
+   * the same order.
+   */
+  applyChunks(fence: Fence, stages: readonly ChunkStage[], lookup: RowLookup): Promise<readonly TableRecord[]>
   /**
    * The rows whose keys are not among the staged ones are gone at the source: `merge` deletes them, `append` notes it. Null, and nothing is
    * changed, where a key does not fit its column: its row has come since, and has to be read first.
@@ -61,8 +64,8 @@ export interface Destination {
   dropDeferred(oid: number, chunk: number | null): Promise<void>
   /** Tells what a change at the source would have it do, for people; nothing is changed. What rows hold is left out of it. */
   foresee(table: TableRecord, change: ForeseenChange): Promise<Foresight>
-  /** Writes the plan of a copy and makes the table that it fills, empty. */
-  prepareCopy(fence: Fence, table: TableRecord): Promise<void>
+  /** Writes the plans of copies and makes the tables that they fill, empty. */
+  prepareCopies(fence: Fence, tables: readonly TableRecord[]): Promise<void>
   /** The table's shape is another: its copy begins anew in an empty table of that shape, beside the rows that readers see already. */
   restartCopy(fence: Fence, table: TableRecord, source: TableSchema): Promise<TableRecord>
   /** Tables leave because somebody ordered it: their rows stay, or go with the record; the amendment is noted with it, all in one transaction. */

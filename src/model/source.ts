@@ -118,6 +118,13 @@ export interface CopyPlan {
   readonly estimatedRows: number
 }
 
+/** A table that is small enough to be one range. */
+export interface SmallTable {
+  readonly byteCount: number
+  /** As of the last ANALYZE; 0 = never. */
+  readonly estimatedRows: number
+}
+
 export interface ChunkRequest {
   readonly range: KeyRange
   /** True where the input names the table's columns: then others may come without changing its shape. */
@@ -235,6 +242,8 @@ export interface Source {
   flushWal(): Promise<void>
   /** Key ranges of about `targetRows` rows each, in key order, covering everything. */
   planChunks(table: TableSchema, request: PlanRequest): Promise<CopyPlan | ChangedTable>
+  /** Of these tables those, by oid, that hold no more rows than one range of `targetRows` may, whatever they are: by their sizes, in one look. */
+  findSmallTables(oids: readonly number[], targetRows: number): Promise<ReadonlyMap<number, SmallTable>>
   /**
    * Begins a REPEATABLE READ transaction on a connection of its own and takes its snapshot, in which the table has the very columns and
    * the key that it is asked for: they cannot change while it lasts.

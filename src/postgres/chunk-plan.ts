@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { ChangedTable, KeyRange } from '../model/source.ts'
+import type { ChangedTable, KeyRange, SmallTable } from '../model/source.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { beginWithTable, type KnownTable, type LockedTable } from './locked-table.ts'
 import { execute, queryRows, quoteIdentifier, type SqlClient } from './sql.ts'
@@ -55,6 +55,28 @@ export async function planChunks(client: SqlClient, request: ChunkPlanRequest): 
   const plan = await planRanges(client, request, locked)
   await execute(client, { subject: `key ranges of table ${tableKey(request.table)}`, text: 'ROLLBACK' })
   return { tag: 'plan', ...plan }
+}
+
+const SIZE_ROW = z.object({ oid: z.number(), byteCount: z.number().nullable(), mostRows: z.number().nullable(), estimatedRows: z.number() })
+
+/**
+ * Ordinary tables (by oid) whose pages have no room for more rows than a range may have: {@link planChunks} would give them one. Nothing is locked, and
+ * whether they have the shape that is known shows when they are read.
+ *
+ * Source: https://www.postgresql.org/docs/current/storage-page-layout.html: a page has a header of 24 bytes, a row one of 24 and a pointer of 4
+ */
+export async function findSmallTables(client: SqlClient, oids: readonly number[], targetRows: number): Promise<ReadonlyMap<number, SmallTable>> {
+  const rows = await queryRows(client, SIZE_ROW, {
+    subject: 'sizes of tables',
+    values: [[...oids]],
+    text: `
+      SELECT c.oid, s.size::float8 AS "byteCount", s.size::float8 / b.size * floor((b.size - 24) / 28.0)::float8 AS "mostRows", greatest(0, c.reltuples)::float8 AS "estimatedRows"
+        FROM pg_class c CROSS JOIN LATERAL pg_relation_size(c.oid) s(size) CROSS JOIN (SELECT current_setting('block_size')::int8) b(size)
+       WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'r'`,
+  })
+  return new Map(rows.flatMap(({ oid, byteCount, mostRows, estimatedRows }) =>
+    // Where it is being dropped it has no size.
+    byteCount === null || mostRows === null || mostRows > targetRows * TOLERANCE ? [] : [[oid, { byteCount, estimatedRows }] as const]))
 }
 
 async function planRanges(client: SqlClient, { table, targetRows }: ChunkPlanRequest, { stored, rowFilter: filter }: LockedTable): Promise<Omit<ChunkPlan, 'tag'>> {

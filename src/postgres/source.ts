@@ -3,7 +3,7 @@ import type { Source } from '../model/source.ts'
 import { beginCopy, beginSnapshotRead } from './snapshot-copy.ts'
 import { endsWithin } from './ends-within.ts'
 import { lookAtCatalog } from './catalog-look.ts'
-import { planChunks } from './chunk-plan.ts'
+import { findSmallTables, planChunks } from './chunk-plan.ts'
 import { CopyConnections } from './copy-connections.ts'
 import type { SourceCredentials } from './credentials.ts'
 import { dropSnapshots, listSnapshots } from './kept-snapshots.ts'
@@ -78,6 +78,7 @@ export function createSource(credentials: SourceCredentials, publicationName: st
     },
     flushWal: async () => ask(async (client) => { await takeTransactionId(client) }),
     planChunks: async (table, request) => ask(async (client) => planChunks(client, { ...request, table, publicationName })),
+    findSmallTables: async (oids, targetRows) => ask(async (client) => findSmallTables(client, oids, targetRows)),
     beginCopy: async (table, request, signal) => beginCopy(copies, { ...request, table, publicationName, signal }),
     listSnapshots: async (slotName) => ask(async (client) => listSnapshots(client, slotName)),
     beginSnapshotRead: async (snapshot, request) => beginSnapshotRead(copies, { ...request, snapshot }),

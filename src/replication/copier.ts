@@ -3,7 +3,7 @@ import { type ChunkStage, type Destination, type Fence, nextGeneration, replacin
 import { DomainError, type ErrorKind } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { CommitMeasure } from '../model/replication.ts'
-import type { ChangedTable, ChunkCopy, Source } from '../model/source.ts'
+import type { ChangedTable, ChunkCopy, KeyRange, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
@@ -17,6 +17,14 @@ import type { TableRuntime } from './table-runtime.ts'
 
 /** Connections that copy at once. */
 const READERS = 2
+/**
+ * So many small tables are copied with one commit at the destination, or as many as have so many bytes at the source: a commit, and the plan before it, cost as
+ * much as 10,000 rows.
+ */
+const TABLES_TOGETHER = 32
+const BYTES_TOGETHER = 8 << 20
+/** What has been read of such tables waits for the next one's snapshot, which somebody's lock may hold up. */
+const WAIT_FOR_NEXT_MS = 1_000
 /** A snapshot that does not see every skipped change yet is taken again after this. */
 const SNAPSHOT_RETRY_MS = 25
 
@@ -51,17 +59,39 @@ interface BegunCopy {
   readonly rowLsn: Lsn
 }
 
+/** A chunk that a reader copies. */
+interface Turn {
+  readonly table: TableRuntime
+  readonly index: number
+  readonly generation: number
+  readonly key: string
+}
+
+interface ReadTurn extends Turn {
+  readonly stage: ChunkStage
+}
+
+interface Plan {
+  readonly table: TableRuntime
+  readonly ranges: readonly KeyRange[]
+  readonly estimatedRows: number
+}
+
+const EVERYTHING: KeyRange = { lower: null, upper: null }
+
 /**
- * Copies tables chunk by chunk with two readers. Each chunk has a snapshot of its own and is committed with its state, so that a crash
- * repeats at most the chunks that were running. May run beside the stream of all tables (see {@link TableRuntime}).
+ * Copies tables chunk by chunk with two readers. Each chunk has a snapshot of its own and is committed with its state, small tables many at
+ * once, so that a crash repeats at most the chunks that were running. May run beside the stream of all tables (see {@link TableRuntime}).
  */
 export class Copier {
   readonly #options: CopierOptions
-  /** Snapshots of one table begin one at a time: each must see what was skipped before it. */
-  #snapshotTail: Promise<unknown> = Promise.resolve()
+  /** By table: its snapshots begin one at a time, as each must see what was skipped before it. */
+  readonly #snapshotTails = new Map<number, Promise<unknown>>()
   readonly #busy = new Set<string>()
   /** By table. */
   readonly #planning = new Map<number, Promise<void>>()
+  /** Bytes at the source of tables that are copied together with others, by table and generation of the copy. */
+  readonly #small = new Map<string, number>()
   /** Rows copied by this copier, by `schema.table`. */
   readonly copied = new Map<string, number>()
 
@@ -83,91 +113,152 @@ export class Copier {
 
   async #reader(tables: readonly TableRuntime[]): Promise<void> {
     while (!this.#options.signal.aborted) {
-      const next = await this.#next(tables)
-      if (next === null) return
-      await this.#copyChunk(next.table, next.index, next.key)
+      const turns = await this.#next(tables)
+      if (turns.length === 0) return
+      await this.#copyChunks(turns)
     }
   }
 
-  /** The next chunk that nobody copies. Plans a table's copy when its turn comes. */
-  async #next(tables: readonly TableRuntime[]): Promise<{ table: TableRuntime; index: number; key: string } | null> {
+  /** The next chunk that nobody copies, with those of other tables that are copied together with it. Plans a table's copy when its turn comes. */
+  async #next(tables: readonly TableRuntime[]): Promise<readonly Turn[]> {
+    const turns: Turn[] = []
+    let byteCount = 0
     for (const table of tables) {
       if (!table.needsCopy) continue
-      await this.#planned(table)
+      // What is planned now may be copied together with what is held.
+      if (turns.length === 0) await this.#planned(table, tables)
+      const { generation } = table
+      const small = this.#small.get(nameOf(table))
+      if (turns.length > 0 && (small === undefined || byteCount + small > BYTES_TOGETHER)) continue
       for (const index of table.pendingChunks) {
-        const key = `${String(table.record.oid)} ${String(table.generation)} ${String(index)}`
+        const key = `${nameOf(table)} ${String(index)}`
         if (this.#busy.has(key) || isUnplanned(table.record)) continue
         this.#busy.add(key)
-        return { table, index, key }
+        turns.push({ table, index, generation, key })
+        byteCount += small ?? 0
+        break
       }
+      if (turns.length > 0 && (small === undefined || turns.length === TABLES_TOGETHER)) break
     }
-    return null
+    return turns
   }
 
   /** One reader plans, the other waits for the plan. */
-  async #planned(table: TableRuntime): Promise<void> {
-    const { oid } = table.record
-    const plan = async (): Promise<void> => {
-      while (isUnplanned(table.record) && !this.#options.signal.aborted) await this.#plan(table)
-    }
-    const planning = this.#planning.get(oid) ?? this.#onTable(table, plan).finally(() => this.#planning.delete(oid))
-    this.#planning.set(oid, planning)
+  async #planned(table: TableRuntime, tables: readonly TableRuntime[]): Promise<void> {
+    const waiting = this.#planning.get(table.record.oid)
+    if (waiting !== undefined) await waiting
+    else if (isUnplanned(table.record)) await this.#beginPlanning(table, tables)
+  }
+
+  async #beginPlanning(table: TableRuntime, tables: readonly TableRuntime[]): Promise<void> {
+    const others = tables.filter((other) => other !== table && other.needsCopy && isUnplanned(other.record) && !this.#planning.has(other.record.oid))
+    const together = [table, ...others].slice(0, TABLES_TOGETHER)
+    const oids = together.map(({ record }) => record.oid)
+    const planning = this.#planTogether(together).finally(() => {
+      for (const oid of oids) this.#planning.delete(oid)
+    })
+    for (const oid of oids) this.#planning.set(oid, planning)
     await planning
   }
 
-  async #plan(table: TableRuntime): Promise<void> {
-    const { source, destination, fence, exclusive } = this.#options
-    // It began anew while others were being copied: what ran by then is not in the snapshots that are to come.
-    if (!table.isRemembering) {
-      table.isRemembering = true
-      await source.waitForRunningTransactions(this.#options.onWaiting, this.#options.signal)
+  /** Plans the first table, and with it the small ones among the others. */
+  async #planTogether(tables: readonly TableRuntime[]): Promise<void> {
+    const [first, ...others] = tables
+    if (first === undefined) return
+    const { source, destination, signal } = this.#options
+    const sizes = await source.findSmallTables(tables.map(({ record }) => record.oid), destination.chunkRows)
+    if (!sizes.has(first.record.oid)) {
+      await this.#onTable(first, async () => {
+        while (isUnplanned(first.record) && !signal.aborted) await this.#planRanges(first)
+      })
+      return
     }
+    const plans: Plan[] = []
+    for (const table of [first, ...others]) {
+      const size = sizes.get(table.record.oid)
+      if (size !== undefined) plans.push({ table, ranges: [EVERYTHING], estimatedRows: size.estimatedRows })
+    }
+    await this.#remember(plans.map(({ table }) => table))
+    if (!signal.aborted) await this.#write(plans)
+    for (const { table } of plans) this.#small.set(nameOf(table), sizes.get(table.record.oid)?.byteCount ?? 0)
+  }
+
+  /** They begin anew while others were being copied: what ran by then is not in the snapshots that are to come. */
+  async #remember(tables: readonly TableRuntime[]): Promise<void> {
+    const { source, onWaiting, signal } = this.#options
+    if (tables.every(({ isRemembering }) => isRemembering)) return
+    for (const table of tables) table.isRemembering = true
+    await source.waitForRunningTransactions(onWaiting, signal)
+  }
+
+  async #planRanges(table: TableRuntime): Promise<void> {
+    const { source, destination } = this.#options
+    await this.#remember([table])
     this.#options.onActivity(`planning the copy of ${tableKey(table.record.source)}`)
     const { generation } = table
     const plan = await source.planChunks(schemaOf(table.record), { targetRows: destination.chunkRows, hasColumnList: table.record.hasColumnList })
-    if (plan.tag === 'changed') {
-      await this.#follow(table, plan, generation)
-      return
-    }
+    if (plan.tag === 'changed') await this.#follow(table, plan, generation)
+    else await this.#write([{ table, ranges: plan.ranges, estimatedRows: plan.estimatedRows }])
+  }
+
+  async #write(plans: readonly Plan[]): Promise<void> {
+    const { source, destination, fence, exclusive } = this.#options
     // Not later than the first chunk's snapshot: what is rewritten from now on shows by it.
-    const look = await source.look([table.record.oid], null)
-    const seen = look.tables[0]
+    const look = await source.look(plans.map(({ table }) => table.record.oid), null)
+    const seen = new Map(look.tables.map((table) => [table.oid, table]))
     await exclusive(async () => {
-      const { record } = table
-      const chunks = plan.ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
-      const planned: TableRecord = {
-        // What did not come is in what is read from now on.
-        ...withoutGap(record, look.lsn),
-        state: 'snapshotting',
-        copy: { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows: plan.estimatedRows, chunks, ...replacingOf(record) },
-        storage: seen?.storage ?? record.storage,
-        ...rowsCopiedUnder(look.operations),
-        counts: { ...record.counts, snapshotRows: 0 },
-      }
-      await destination.dropDeferred(record.oid, null)
-      await destination.prepareCopy(fence, planned)
-      table.update(planned)
+      const planned = plans.flatMap(({ table, ranges, estimatedRows }) => {
+        const { record } = table
+        if (!isUnplanned(record)) return []
+        const chunks = ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
+        const next: TableRecord = {
+          // What did not come is in what is read from now on.
+          ...withoutGap(record, look.lsn),
+          state: 'snapshotting',
+          copy: { generation: nextGeneration(record), into: record.copy?.into ?? record.target, estimatedRows, chunks, ...replacingOf(record) },
+          storage: seen.get(record.oid)?.storage ?? record.storage,
+          ...rowsCopiedUnder(look.operations),
+          counts: { ...record.counts, snapshotRows: 0 },
+        }
+        return [{ table, next }]
+      })
+      for (const { next } of planned) await destination.dropDeferred(next.oid, null)
+      await destination.prepareCopies(fence, planned.map(({ next }) => next))
+      for (const { table, next } of planned) table.update(next)
     })
   }
 
-  async #copyChunk(table: TableRuntime, index: number, key: string): Promise<void> {
-    const { generation } = table
-    const held: { copy: BegunCopy | null; stage: ChunkStage | null } = { copy: null, stage: null }
-    const outcome = { isApplied: false }
-    try {
-      await this.#onTable(table, async () => {
-        held.copy = await this.#beginSnapshot(table, index, generation)
-        if (held.copy === null) return
-        held.stage = await this.#stageRows(table, index, held.copy)
-        outcome.isApplied = await this.#applyChunk(table, held.stage, { index, generation })
-      })
-    } finally {
-      await held.copy?.copy.close()
-      held.stage?.discard()
-      if (!outcome.isApplied && table.generation === generation) {
-        await this.#abandon(table, index, generation)
+  async #copyChunks(turns: readonly Turn[]): Promise<void> {
+    const read: ReadTurn[] = []
+    /** By their keys. */
+    const applied = new Set<string>()
+    const applyRead = async (): Promise<void> => {
+      const ready = read.splice(0)
+      try {
+        for (const { key } of await this.#apply(ready)) applied.add(key)
+      } finally {
+        for (const { stage } of ready) stage.discard()
       }
-      this.#busy.delete(key)
+    }
+    try {
+      for (const turn of turns) {
+        const reading = this.#onTable(turn.table, async () => {
+          const stage = await this.#readChunk(turn)
+          if (stage !== null) read.push({ ...turn, stage })
+        })
+        try {
+          if (read.length > 0 && !(await endsSoon(reading))) await applyRead()
+        } finally {
+          await reading
+        }
+      }
+      await applyRead()
+    } finally {
+      for (const { stage } of read) stage.discard()
+      for (const { table, index, generation, key } of turns) {
+        if (!applied.has(key) && table.generation === generation) await this.#abandon(table, index, generation)
+        this.#busy.delete(key)
+      }
     }
   }
 
@@ -204,8 +295,9 @@ export class Copier {
         await sleep(SNAPSHOT_RETRY_MS)
       }
     }
-    const turn = this.#snapshotTail.then(begin)
-    this.#snapshotTail = turn.catch(() => undefined)
+    const { oid } = table.record
+    const turn = (this.#snapshotTails.get(oid) ?? Promise.resolve()).then(begin)
+    this.#snapshotTails.set(oid, turn.catch(() => undefined))
     return turn
   }
 
@@ -225,6 +317,17 @@ export class Copier {
       await destination.dropDeferred(table.record.oid, null)
       table.reshape(await destination.restartCopy(fence, table.withUsedApprovals(table.record), replicatedShape(table.record, schema)))
     })
+  }
+
+  /** Reads a chunk from a snapshot of its own, which ends with it. Null where the copy began anew meanwhile, or after an abort. */
+  async #readChunk({ table, index, generation }: Turn): Promise<ChunkStage | null> {
+    const begun = await this.#beginSnapshot(table, index, generation)
+    if (begun === null) return null
+    try {
+      return await this.#stageRows(table, index, begun)
+    } finally {
+      await begun.copy.close()
+    }
   }
 
   async #stageRows(table: TableRuntime, index: number, { copy, rowLsn }: BegunCopy): Promise<ChunkStage> {
@@ -248,28 +351,61 @@ export class Copier {
     }
   }
 
-  async #applyChunk(table: TableRuntime, stage: ChunkStage, { index, generation }: { index: number; generation: number }): Promise<boolean> {
-    const { destination, fence, lookup, exclusive, signal, onCommitted } = this.#options
+  /** Applies what has been read, in one commit. Tells which chunks are in force. */
+  async #apply(read: readonly ReadTurn[]): Promise<readonly Turn[]> {
+    const [first, ...others] = read
+    if (first === undefined) return []
+    try {
+      if (others.length > 0) return await this.#applyChunks(read)
+    } catch (error) {
+      if (!isTableFault(error)) throw error
+      // Whose it is shows when each is applied by itself.
+    }
+    const applied: Turn[] = []
+    for (const turn of read) await this.#onTable(turn.table, async () => void applied.push(...(await this.#applyChunks([turn]))))
+    return applied
+  }
+
+  async #applyChunks(read: readonly ReadTurn[]): Promise<readonly Turn[]> {
+    const { destination, fence, lookup, exclusive, signal, onCommitted, onActivity } = this.#options
     return exclusive(async () => {
-      if (table.generation !== generation || table.record.state === 'failed' || signal.aborted) return false
-      stage.withRecord(table.record)
-      const rowCount = stage.rowCount
-      const endCommit = beginCommit('copy', stage)
-      const result = await destination.applyChunk(fence, stage, lookup)
-      const [record] = result.tables
-      if (record === undefined) return false
-      const name = tableKey(record.source)
-      if (record.state !== 'failed') onCommitted(endCommit({ [name]: gainOf(record, table.record) }))
-      table.update(record)
-      this.copied.set(name, (this.copied.get(name) ?? 0) + rowCount)
-      const isWhole = record.copy?.chunks.every(({ done }) => done !== null) === true
-      if (isWhole) {
-        table.update(await destination.swapCopy(fence, record))
-        table.isRemembering = false
+      const turns = read.filter(({ table, generation }) => table.generation === generation && table.record.state !== 'failed')
+      if (turns.length === 0 || signal.aborted) return []
+      for (const { table, stage } of turns) stage.withRecord(table.record)
+      const stages = turns.map(({ stage }) => stage)
+      const endCommit = beginCommit('copy', { rowCount: sumOf(stages.map(({ rowCount }) => rowCount)), byteCount: sumOf(stages.map(({ byteCount }) => byteCount)) })
+      const records = await destination.applyChunks(fence, stages, lookup)
+      const copied = turns.flatMap((turn, place) => {
+        const record = records[place]
+        return record === undefined ? [] : [{ ...turn, record, name: tableKey(record.source) }]
+      })
+      onCommitted(endCommit(Object.fromEntries(copied.flatMap(({ table, record, name }) => (record.state === 'failed' ? [] : [[name, gainOf(record, table.record)] as const])))))
+      for (const { table, stage, index, record, name } of copied) {
+        table.update(record)
+        this.copied.set(name, (this.copied.get(name) ?? 0) + stage.rowCount)
+        onActivity(`copied ${name}: chunk ${String(index + 1)} of ${String(record.copy?.chunks.length ?? 1)}`)
       }
-      this.#options.onActivity(`copied ${name}: chunk ${String(index + 1)} of ${String(record.copy?.chunks.length ?? 1)}`)
-      return true
+      for (const { table, record } of copied) if (record.copy?.chunks.every(({ done }) => done !== null) === true) await this.#swap(table, record)
+      return turns
     })
+  }
+
+  async #swap(table: TableRuntime, record: TableRecord): Promise<void> {
+    const { destination, fence } = this.#options
+    try {
+      table.update(await destination.swapCopy(fence, record))
+    } catch (error) {
+      if (!isTableFault(error)) throw error
+      await this.#stop(table, error)
+    }
+    table.isRemembering = false
+  }
+
+  async #stop(table: TableRuntime, error: DomainError): Promise<void> {
+    const { destination, fence } = this.#options
+    const failed = stopped(table.record, error)
+    await destination.saveTables(fence, [failed])
+    table.update(failed)
   }
 
   /** A fault of one table stops that table alone. */
@@ -279,13 +415,28 @@ export class Copier {
     } catch (error) {
       if (this.#options.signal.aborted && !(error instanceof DomainError)) return
       if (!isTableFault(error)) throw error
-      const { destination, fence, exclusive } = this.#options
-      await exclusive(async () => {
-        const failed = stopped(table.record, error)
-        await destination.saveTables(fence, [failed])
-        table.update(failed)
-      })
+      await this.#options.exclusive(async () => this.#stop(table, error))
     }
+  }
+}
+
+/** A table's copy, as long as it does not begin anew. */
+function nameOf({ record, generation }: TableRuntime): string {
+  return `${String(record.oid)} ${String(generation)}`
+}
+
+function sumOf(counts: readonly number[]): number {
+  return counts.reduce((sum, count) => sum + count, 0)
+}
+
+/** Does it end, in one way or the other, before the others have waited too long? */
+async function endsSoon(reading: Promise<void>): Promise<boolean> {
+  const timer = new AbortController()
+  const isLate = sleep(WAIT_FOR_NEXT_MS, false, { signal: timer.signal }).catch(() => false)
+  try {
+    return await Promise.race([reading.then(() => true, () => true), isLate])
+  } finally {
+    timer.abort()
   }
 }
 

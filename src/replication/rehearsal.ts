@@ -52,10 +52,10 @@ export async function rehearse(
     stage = null
     if (staged === null) return
     record = { ...record, state: 'snapshotting', copy: onePart(record) }
-    await destination.prepareCopy(fence, record)
+    await destination.prepareCopies(fence, [record])
     staged.withRecord(record)
     try {
-      const [tried] = (await destination.applyChunk(fence, staged, NO_LOOKUP)).tables
+      const [tried] = await destination.applyChunks(fence, [staged], NO_LOOKUP)
       if (tried?.error != null) throw failed(tried.error)
       record = tried ?? record
     } finally {

@@ -113,7 +113,7 @@ export class SnapshotLoader {
         },
         counts: { ...record.counts, snapshotRows: 0 },
       }
-      await destination.prepareCopy(fence, planned)
+      await destination.prepareCopies(fence, [planned])
       table.update(planned)
     })
   }
@@ -136,8 +136,7 @@ export class SnapshotLoader {
         stage.withRecord(table.record)
         const { rowCount } = stage
         const endCommit = beginCommit('copy', stage)
-        const { tables } = await destination.applyChunk(fence, stage, lookup)
-        const [applied] = tables
+        const [applied] = await destination.applyChunks(fence, [stage], lookup)
         if (applied === undefined) return
         if (applied.state !== 'failed') onCommitted(endCommit({ [name]: gainOf(applied, table.record) }))
         const isWhole = applied.state === 'streaming'

@@ -139,7 +139,7 @@ export class XminSync {
       counts: isLoad ? { ...record.counts, snapshotRows: 0 } : record.counts,
       xmin: { ...progressOf(record), plannedBy: runId },
     }
-    if (isLoad) await destination.prepareCopy(fence, planned)
+    if (isLoad) await destination.prepareCopies(fence, [planned])
     else await destination.saveTables(fence, [planned])
     return planned
   }
@@ -167,8 +167,7 @@ export class XminSync {
       const { run } = progressOf(record)
       stage.withRecord({ ...record, xmin: { ...progressOf(record), run: { ...run, rows: run.rows + stage.rowCount } } })
       const endCommit = beginCommit('copy', stage)
-      const { tables } = await destination.applyChunk(fence, stage, NO_LOOKUP)
-      const [applied] = tables
+      const [applied] = await destination.applyChunks(fence, [stage], NO_LOOKUP)
       if (applied === undefined) throw new RangeError('a range without its table')
       if (applied.state !== 'failed') context.observe(endCommit({ [tableKey(record.source)]: gainOfRows(stage.rowCount) }))
       const isWhole = applied.copy?.chunks.every(({ done }) => done !== null) === true

@@ -2,8 +2,8 @@ import type { Destination } from '../../src/model/destination.ts'
 
 /** Everything that an order, or the copy after it, commits. Before a claim the publication has been changed already. */
 export const COMMITS: readonly (keyof Destination)[] = [
-  ...(['claim', 'register', 'removeTables', 'saveTables', 'prepareCopy'] as const),
-  ...(['applyChunk', 'swapCopy', 'applyBatch', 'saveCheckpoint'] as const),
+  ...(['claim', 'register', 'removeTables', 'saveTables', 'prepareCopies'] as const),
+  ...(['applyChunks', 'swapCopy', 'applyBatch', 'saveCheckpoint'] as const),
 ]
 
 export class Killed extends Error {}

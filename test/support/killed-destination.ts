@@ -5,7 +5,7 @@ import type { Destination } from '../../src/model/destination.ts'
 export class Killed extends Error {}
 
 /** Calls that commit. */
-const COMMITS: ReadonlySet<string> = new Set<keyof Destination>(['applyBatch', 'applyChunk', 'prepareCopy', 'restartCopy', 'removeTable', 'renameTables', 'saveTables', 'saveCheckpoint', 'swapCopy', 'register', 'reshapeTables'])
+const COMMITS: ReadonlySet<string> = new Set<keyof Destination>(['applyBatch', 'applyChunks', 'prepareCopies', 'restartCopy', 'removeTable', 'renameTables', 'saveTables', 'saveCheckpoint', 'swapCopy', 'register', 'reshapeTables'])
 
 /**
  * Stands between the engine and its DuckDB file, and lets one commit be the last thing that the process does. What a `kill -9` leaves at that

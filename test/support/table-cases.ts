@@ -83,10 +83,10 @@ function inSmallChunks(destination: Destination, onChunk: (table: string) => Pro
   return new Proxy(destination, {
     get: (target, property) => {
       if (property === 'chunkRows') return CHUNK_ROWS
-      if (property === 'applyChunk') {
-        return async (...given: Parameters<Destination['applyChunk']>) => {
-          const result = await target.applyChunk(...given)
-          await onChunk(given[1].table.source.name)
+      if (property === 'applyChunks') {
+        return async (...given: Parameters<Destination['applyChunks']>) => {
+          const result = await target.applyChunks(...given)
+          for (const { table } of given[1]) await onChunk(table.source.name)
           return result
         }
       }

@@ -7,7 +7,7 @@ import { applyReadKeys, applyReadRows } from './apply-read.ts'
 import { applyDeferred, applyRows, canGoStraight, type AppliedRows, type RowCounts } from './apply-rows.ts'
 import { copiedLsn } from './chunk-stage.ts'
 import { carryShapes } from './carry-shapes.ts'
-import { checkFence, writeChunkDone, writeCounts, writeTable } from './checkpoint.ts'
+import { checkFence, type DoneChunk, writeChunksDone, writeCounts, writeTable, writeTables } from './checkpoint.ts'
 import { alteredColumns } from './columns.ts'
 import { destinationError, type Database, type DatabaseSession } from './database.ts'
 import { columnsOf } from './added-columns.ts'
@@ -67,52 +67,64 @@ async function renameStaged({ session, fence }: Work, stages: readonly TableStag
   return records
 }
 
-/** Applies one chunk of a copy, then what was set aside for it, in one transaction. */
-export async function applyChunkStage(
-  database: Database,
-  fence: Fence,
-  stage: TableStage,
-  chunk: ChunkPosition,
-  aside: readonly DeferredRows[],
-  lookup: RowLookup,
-): Promise<ApplyResult> {
-  return retryWidened(database, { isCopy: true, stages: [stage] }, async ({ session, widened, failed, onStep }) => {
+/** A chunk that has been read, and what was set aside for it meanwhile. */
+export interface ReadChunk {
+  readonly stage: TableStage
+  readonly chunk: ChunkPosition
+  readonly aside: readonly DeferredRows[]
+}
+
+/** Applies chunks of copies of different tables, each with what was set aside for it, in one transaction. Returns the tables' records. */
+export async function applyChunkStages(database: Database, fence: Fence, read: readonly ReadChunk[], lookup: RowLookup): Promise<readonly TableRecord[]> {
+  return retryWidened(database, { isCopy: true, stages: read.map(({ stage }) => stage) }, async (attempted) => {
+    const { session, failed } = attempted
     await checkFence(session, fence, null)
-    let record = stage.table.record
-    const failure = failed.get(record.oid) ?? stage.steps.find((step) => step.tag === 'fail')?.error
-    if (failure !== undefined) return failTable(session, fence, record, failure)
-    for (const column of widened.get(record.oid) ?? []) record = await widen(session, record, column)
-    let rowCount = 0
-    for (const step of stage.steps) {
-      if (step.tag === 'widen') record = await widen(session, record, step.column)
-      if (step.tag !== 'rows') continue
-      onStep({ stage, step, record })
-      if (chunk.replaces === true) {
-        record = withCounts(record, await applyReadRows(session, step, record, intoOf(record), chunk))
-        continue
-      }
-      rowCount += step.rowCount
-      await applyRows(session, step, record, intoOf(record), lookup)
+    const records: TableRecord[] = []
+    const done: DoneChunk[] = []
+    for (const { stage, chunk, aside } of read) {
+      const { record } = stage.table
+      const failure = failed.get(record.oid) ?? stage.steps.find((step) => step.tag === 'fail')?.error
+      if (failure === undefined) {
+        records.push(await applyChunkStage(attempted, { stage, chunk, aside }, lookup))
+        done.push({ oid: record.oid, index: chunk.index, snapshot: chunk.snapshot, lsn: formatLsn(chunk.lsn) })
+      } else records.push({ ...record, state: 'failed', error: reportOf(failure) })
     }
-    for (const deferred of aside) {
-      onStep({ stage, step: null, record })
-      record = withApplied(record, await applyDeferred(session, deferred, record, intoOf(record), lookup))
-    }
-    const lsn = formatLsn(chunk.lsn)
-    const chunks = record.copy?.chunks.map((other, index) => (index === chunk.index ? { ...other, done: { snapshot: chunk.snapshot, lsn } } : other)) ?? []
-    const isWhole = chunks.every(({ done }) => done !== null)
-    const time: readonly [string, string] = [String(copiedLsn(record, chunk)), microsText(chunk.timeMicros)]
-    const copiedAt = keepsPast(record) && record.copy !== null && isBeside(record) ? { copiedAt: [...(record.copy.copiedAt ?? []), time] } : {}
-    record = {
-      ...record,
-      state: chunk.replaces === true ? record.state : isWhole ? 'streaming' : 'snapshotting',
-      copy: record.copy === null ? null : { ...record.copy, chunks, ...copiedAt },
-      counts: { ...record.counts, snapshotRows: record.counts.snapshotRows + rowCount },
-    }
-    await writeTable(session, fence, record, false)
-    await writeChunkDone(session, fence, record.oid, chunk.index, chunk.snapshot, lsn)
-    return { tables: [record], failures: [] }
+    await writeTables(session, fence, records, false)
+    await writeChunksDone(session, fence, done)
+    return records
   })
+}
+
+async function applyChunkStage({ session, widened, onStep }: Attempted, { stage, chunk, aside }: ReadChunk, lookup: RowLookup): Promise<TableRecord> {
+  let { record } = stage.table
+  for (const column of widened.get(record.oid) ?? []) record = await widen(session, record, column)
+  let rowCount = 0
+  for (const step of stage.steps) {
+    if (step.tag === 'widen') record = await widen(session, record, step.column)
+    if (step.tag !== 'rows') continue
+    onStep({ stage, step, record })
+    if (chunk.replaces === true) {
+      record = withCounts(record, await applyReadRows(session, step, record, intoOf(record), chunk))
+      continue
+    }
+    rowCount += step.rowCount
+    await applyRows(session, step, record, intoOf(record), lookup)
+  }
+  for (const deferred of aside) {
+    onStep({ stage, step: null, record })
+    record = withApplied(record, await applyDeferred(session, deferred, record, intoOf(record), lookup))
+  }
+  const done = { snapshot: chunk.snapshot, lsn: formatLsn(chunk.lsn) }
+  const chunks = record.copy?.chunks.map((other, index) => (index === chunk.index ? { ...other, done } : other)) ?? []
+  const isWhole = chunks.every((other) => other.done !== null)
+  const time: readonly [string, string] = [String(copiedLsn(record, chunk)), microsText(chunk.timeMicros)]
+  const copiedAt = keepsPast(record) && record.copy !== null && isBeside(record) ? { copiedAt: [...(record.copy.copiedAt ?? []), time] } : {}
+  return {
+    ...record,
+    state: chunk.replaces === true ? record.state : isWhole ? 'streaming' : 'snapshotting',
+    copy: record.copy === null ? null : { ...record.copy, chunks, ...copiedAt },
+    counts: { ...record.counts, snapshotRows: record.counts.snapshotRows + rowCount },
+  }
 }
 
 /** See {@link Destination.applyKeys}. The keys' stage is of a record that has the key's columns alone. */
@@ -135,10 +147,10 @@ export async function applyKeysStage(database: Database, fence: Fence, stage: Ta
 }
 
 /** A table that fails in its copy is copied anew when it goes on (retryFailed). */
-export async function failTable(session: DatabaseSession, fence: Fence, record: TableRecord, failure: DomainError): Promise<ApplyResult> {
+export async function failTable(session: DatabaseSession, fence: Fence, record: TableRecord, failure: DomainError): Promise<TableRecord> {
   const stopped: TableRecord = { ...record, state: 'failed', error: reportOf(failure) }
   await writeTable(session, fence, stopped, false)
-  return { tables: [stopped], failures: [] }
+  return stopped
 }
 
 interface AppliedStage {

@@ -155,6 +155,23 @@ async function readChunks(session: DatabaseSession, key: PipelineKey): Promise<R
 
 /** Replaces a table's row. With `withChunks` its chunks too. */
 export async function writeTable(session: DatabaseSession, key: PipelineKey, record: TableRecord, withChunks: boolean): Promise<void> {
+  await writeTables(session, key, [record], withChunks)
+}
+
+/** Replaces the rows of tables, see {@link writeTable}: a statement of its own for each costs as much as a small table's rows. */
+export async function writeTables(session: DatabaseSession, key: PipelineKey, records: readonly TableRecord[], withChunks: boolean): Promise<void> {
+  if (records.length === 0) return
+  const oids = records.map(({ oid }) => String(oid)).join(', ')
+  await session.run(
+    `DELETE FROM _replication.tables WHERE ${whereIs(key)} AND oid IN (${oids}); INSERT INTO _replication.tables VALUES ${records.map((record) => tableRow(key, record)).join(', ')}`,
+  )
+  if (!withChunks) return
+  await session.run(`DELETE FROM _replication.chunks WHERE ${whereIs(key)} AND oid IN (${oids})`)
+  const rows = records.flatMap((record) => chunkRows(key, record))
+  if (rows.length > 0) await session.run(`INSERT INTO _replication.chunks VALUES ${rows.join(', ')}`)
+}
+
+function tableRow(key: PipelineKey, record: TableRecord): string {
   const { state, counts, error, copy, ...rest } = record
   const definition: Definition = {
     ...rest,
@@ -175,11 +192,7 @@ export async function writeTable(session: DatabaseSession, key: PipelineKey, rec
     nullable(error === null ? null : JSON.stringify(error)),
     quoteText(JSON.stringify(definition)),
   ]
-  const oid = String(record.oid)
-  await session.run(
-    `DELETE FROM _replication.tables WHERE ${whereIs(key)} AND oid = ${oid}; INSERT INTO _replication.tables VALUES (${values.join(', ')})`,
-  )
-  if (withChunks) await writeChunks(session, key, record)
+  return `(${values.join(', ')})`
 }
 
 function withoutChunks({ chunks: _, ...copy }: CopyRecord): Omit<CopyRecord, 'chunks'> {
@@ -191,15 +204,11 @@ export async function forgetTable(session: DatabaseSession, key: PipelineKey, oi
   for (const table of ['tables', 'chunks']) await session.run(`DELETE FROM _replication.${table} WHERE ${whereIs(key)} AND oid = ${String(oid)}`)
 }
 
-async function writeChunks(session: DatabaseSession, key: PipelineKey, record: TableRecord): Promise<void> {
-  await session.run(`DELETE FROM _replication.chunks WHERE ${whereIs(key)} AND oid = ${String(record.oid)}`)
-  const chunks = record.copy?.chunks ?? []
-  if (chunks.length === 0) return
-  const rows = chunks.map(({ lower, upper, done }, index) => {
+function chunkRows(key: PipelineKey, record: TableRecord): readonly string[] {
+  return (record.copy?.chunks ?? []).map(({ lower, upper, done }, index) => {
     const bounds = [lower, upper].map((bound) => nullable(bound === null ? null : JSON.stringify(bound)))
     return `(${[quoteText(key.source), quoteText(key.slotName), String(record.oid), String(index), ...bounds, nullable(done?.snapshot ?? null), nullable(done?.lsn ?? null)].join(', ')})`
   })
-  await session.run(`INSERT INTO _replication.chunks VALUES ${rows.join(', ')}`)
 }
 
 /** Only the counts of a batch: what most commits write. */
@@ -213,17 +222,21 @@ export async function writeCounts(session: DatabaseSession, key: PipelineKey, re
   }
 }
 
-/** Marks one chunk as copied. */
-export async function writeChunkDone(
-  session: DatabaseSession,
-  key: PipelineKey,
-  oid: number,
-  index: number,
-  snapshot: string,
-  lsn: string,
-): Promise<void> {
+/** A chunk that has been copied. */
+export interface DoneChunk {
+  readonly oid: number
+  readonly index: number
+  readonly snapshot: string
+  readonly lsn: string
+}
+
+/** Marks chunks as copied. */
+export async function writeChunksDone(session: DatabaseSession, key: PipelineKey, chunks: readonly DoneChunk[]): Promise<void> {
+  if (chunks.length === 0) return
+  const rows = chunks.map(({ oid, index, snapshot, lsn }) => `(${String(oid)}, ${String(index)}, ${quoteText(snapshot)}, ${quoteText(lsn)})`)
   await session.run(
-    `UPDATE _replication.chunks SET snapshot = ${quoteText(snapshot)}, snapshot_lsn = ${quoteText(lsn)} WHERE ${whereIs(key)} AND oid = ${String(oid)} AND index = ${String(index)}`,
+    `UPDATE _replication.chunks SET snapshot = done_snapshot, snapshot_lsn = done_lsn
+     FROM (VALUES ${rows.join(', ')}) AS done(done_oid, done_index, done_snapshot, done_lsn) WHERE ${whereIs(key)} AND oid = done_oid AND index = done_index`,
   )
 }
 

@@ -47,6 +47,11 @@ export class DuckDbChunk implements ChunkStage {
     return this.#batch.byteCount + this.#lines.byteCount
   }
 
+  /** Were these rows set aside for this chunk? */
+  isOf(rows: { readonly oid: number; readonly chunk: number }): boolean {
+    return rows.oid === this.table.oid && rows.chunk === this.chunk.index
+  }
+
   add(tuple: TupleView): void {
     this.#batch.copy(this.#batchTable, tuple)
   }

@@ -11,12 +11,12 @@ import type { Lsn } from '../../model/lsn.ts'
 import { isShapedAs, keepsPast, modesOf, type Shaping, shapesOf, shapingIn, shapingText } from '../../model/shapes.ts'
 import type { TableSchema } from '../../model/table-schema.ts'
 import { reloadName, tableKey } from '../../model/table-schema.ts'
-import { applyChunkStage, applyKeysStage, applyStages, failTable, restartCopy } from './apply.ts'
+import { applyChunkStages, applyKeysStage, applyStages, failTable, restartCopy } from './apply.ts'
 import { carryShapes } from './carry-shapes.ts'
 import { DuckDbChunk } from './chunk-stage.ts'
 import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
 import { DuckDbComparison } from './comparison.ts'
-import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable } from './checkpoint.ts'
+import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable, writeTables } from './checkpoint.ts'
 import { carriedColumns } from './columns.ts'
 import { comparePublished } from '../../pipeline/storage-diff.ts'
 import { acquireDatabase, destinationError, type Database, type DatabaseSettings } from './database.ts'
@@ -183,13 +183,15 @@ class DuckDbDestination implements Destination {
     return new DuckDbChunk(this.#database.stagingDirectory, `chunk-${String(names++)}`, table, chunk)
   }
 
-  async applyChunk(fence: Fence, stage: ChunkStage, lookup: RowLookup): Promise<ApplyResult> {
-    if (!(stage instanceof DuckDbChunk)) throw new RangeError('a chunk of another destination')
-    const isOurs = (rows: DeferredRows) => rows.oid === stage.table.oid && rows.chunk === stage.chunk.index
-    const aside = this.#deferred.filter(isOurs)
-    const result = await applyChunkStage(this.#database, fence, stage.toTableStage(), stage.chunk, aside, lookup)
-    await this.#forgetDeferred(isOurs)
-    return result
+  async applyChunks(fence: Fence, stages: readonly ChunkStage[], lookup: RowLookup): Promise<readonly TableRecord[]> {
+    const chunks = stages.map((stage) => {
+      if (!(stage instanceof DuckDbChunk)) throw new RangeError('a chunk of another destination')
+      return stage
+    })
+    const read = chunks.map((stage) => ({ stage: stage.toTableStage(), chunk: stage.chunk, aside: this.#deferred.filter((rows) => stage.isOf(rows)) }))
+    const records = await applyChunkStages(this.#database, fence, read, lookup)
+    await this.#forgetDeferred((rows) => chunks.some((stage) => stage.isOf(rows)))
+    return records
   }
 
   async applyKeys(fence: Fence, table: TableRecord, keys: ChunkStage): Promise<TableRecord | null> {
@@ -268,14 +270,16 @@ class DuckDbDestination implements Destination {
     return this.#database.exclusive(async (session) => foresee(session, table, change))
   }
 
-  async prepareCopy(fence: Fence, table: TableRecord): Promise<void> {
+  async prepareCopies(fence: Fence, tables: readonly TableRecord[]): Promise<void> {
     await this.#database.transaction(async (session) => {
       await checkFence(session, fence, null)
-      if (table.copy === null) return
-      if (isBeside(table)) await dropTables(session, table.copy.into, table)
-      await createTables(session, table.copy.into, table)
-      for (const shape of shapesOf(table, table.copy.into)) await session.run(`DELETE FROM ${quoteTable(shape.table)}`)
-      await writeTable(session, fence, table, true)
+      for (const table of tables) {
+        if (table.copy === null) throw new RangeError('a copy without a plan')
+        if (isBeside(table)) await dropTables(session, table.copy.into, table)
+        await createTables(session, table.copy.into, table)
+        for (const shape of shapesOf(table, table.copy.into)) await session.run(`DELETE FROM ${quoteTable(shape.table)}`)
+      }
+      await writeTables(session, fence, tables, true)
     })
   }
 
@@ -323,8 +327,7 @@ class DuckDbDestination implements Destination {
       // What cannot be put in its place stops that table alone; the rows that readers see stay.
       return this.#database.transaction(async (session) => {
         await checkFence(session, fence, null)
-        const { tables } = await failTable(session, fence, table, error instanceof TableRefused ? error.reason : destinationError(error, `cannot put the copy of ${tableKey(table.source)} in the place of its table`))
-        return tables[0] ?? table
+        return failTable(session, fence, table, error instanceof TableRefused ? error.reason : destinationError(error, `cannot put the copy of ${tableKey(table.source)} in the place of its table`))
       })
     }
   }

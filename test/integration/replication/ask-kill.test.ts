@@ -5,7 +5,7 @@ import { createDatabase } from '../../support/servers.ts'
 
 /** `KILLS=all` (long mode): before and after each of the commits; else before or after. */
 const HAS_ALL = process.env['KILLS'] === 'all'
-const COMMITS = ['claim', 'saveTables', 'applyBatch', 'prepareCopy', 'applyChunk', 'swapCopy']
+const COMMITS = ['claim', 'saveTables', 'applyBatch', 'prepareCopies', 'applyChunks', 'swapCopy']
 const WANTED = HAS_ALL ? COMMITS.flatMap((name) => [`before ${name}`, `after ${name}`]) : COMMITS
 const MAX_ROUNDS = 80
 

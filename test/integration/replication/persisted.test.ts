@@ -73,7 +73,7 @@ describe('snapshotMode persisted', () => {
           const value: unknown = Reflect.get(destination, property)
           if (typeof value !== 'function') return value
           const call = value.bind(destination) as (...given: unknown[]) => unknown
-          if (!['applyChunk', 'saveTables', 'prepareCopy', 'swapCopy', 'register'].includes(String(property))) return call
+          if (!['applyChunks', 'saveTables', 'prepareCopies', 'swapCopy', 'register'].includes(String(property))) return call
           return async (...given: unknown[]) => {
             const isKilled = left-- === 0
             const result = await (call(...given) as Promise<unknown>)

@@ -58,7 +58,7 @@ async function play(scenario: Rounds, name: string): Promise<void> {
           const value: unknown = Reflect.get(destination, property)
           if (typeof value !== 'function') return value
           const call = value.bind(destination) as (...given: unknown[]) => unknown
-          if (!['applyChunk', 'saveTables', 'applyKeys', 'prepareCopy'].includes(String(property))) return call
+          if (!['applyChunks', 'saveTables', 'applyKeys', 'prepareCopies'].includes(String(property))) return call
           return async (...given: unknown[]) => {
             const isKilled = killAt-- === 0
             const result = await (call(...given) as Promise<unknown>)

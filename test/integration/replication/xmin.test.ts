@@ -206,7 +206,7 @@ describe('reading by xmin', () => {
             const value: unknown = Reflect.get(destination, property)
             if (typeof value !== 'function') return value
             const call = value.bind(destination) as (...given: unknown[]) => unknown
-            if (!['applyChunk', 'saveTables', 'swapCopy', 'applyKeys', 'prepareCopy', 'register', 'dropTables'].includes(String(property))) return call
+            if (!['applyChunks', 'saveTables', 'swapCopy', 'applyKeys', 'prepareCopies', 'register', 'dropTables'].includes(String(property))) return call
             return async (...args: unknown[]) => commit(async () => call(...args) as Promise<unknown>)
           },
         })

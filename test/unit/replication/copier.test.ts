@@ -27,6 +27,7 @@ function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Sou
     look: async () => ({ lsn: ZERO_LSN, tables: [], newcomers: [], operations: [] }),
     // The other reader looks for work meanwhile.
     planChunks: async () => new Promise((resolve) => setImmediate(() => { resolve({ tag: 'plan', ranges: RANGES, estimatedRows: 4 }) })),
+    findSmallTables: async () => new Map(),
     beginCopy: async (_table, { range }) => {
       const copy: Partial<ChunkCopy> = {
         tag: 'copy', snapshot: parseSnapshot('1:1:'), snapshotText: '1:1:', snapshotLsn: asRecordEnd(ZERO_LSN), snapshotTimeMicros: 0n,
@@ -39,19 +40,19 @@ function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Sou
   const destination: Partial<Destination> = {
     chunkRows: 1,
     dropDeferred: async () => undefined,
-    prepareCopy: async () => undefined,
+    prepareCopies: async () => undefined,
     swapCopy: async (_fence, table) => table,
     newChunk: (table, { index }) => {
       const stage = { table, index, rowCount: 0, byteCount: 0, lineFormat: null, withRecord: (record: TableRecord) => { stage.table = record }, discard: () => undefined }
       return stage as unknown as ChunkStage
     },
-    applyChunk: async (_fence, stage) => {
+    applyChunks: async (_fence, stages) => stages.map((stage) => {
       const { table } = stage
       const { index } = stage as ChunkStage & { readonly index: number }
       const chunks = table.copy?.chunks.map((chunk, at) => (at === index ? { ...chunk, done: { snapshot: '1:1:', lsn: '0/0' } } : chunk)) ?? []
       const state = chunks.every(({ done }) => done !== null) ? 'streaming' : 'snapshotting'
-      return { tables: [{ ...table, state, copy: table.copy === null ? null : { ...table.copy, chunks } }], failures: [] }
-    },
+      return { ...table, state, copy: table.copy === null ? null : { ...table.copy, chunks } }
+    }),
   }
   return { source: source as Source, destination: destination as Destination }
 }
