@@ -77,6 +77,11 @@ function specOf(options: TimingOptions): ScheduleUpdateOptions['spec'] | null {
   }
 }
 
+/** What Temporal says of a time that it does not understand; any other error as it is. */
+function refusedTime(error: unknown): unknown {
+  return error instanceof TypeError ? usageError(`Temporal does not take this time: ${error.message}`, 'for example --every 5m, or --cron "0 3 * * *" --timezone Europe/Berlin') : error
+}
+
 function addCreate(schedule: Command): void {
   const command = addTimingOptions(schedule.command('create'))
     .description('make a schedule; a run that is still going when the next is due is not joined by it')
@@ -95,15 +100,17 @@ function addCreate(schedule: Command): void {
     const scheduleId = given ?? workflowId
     return await withClient(async (client) => {
       try {
-        await client.schedule.create({
+        const created = await client.schedule.create({
           scheduleId,
           spec,
           action: { type: 'startWorkflow', workflowType, workflowId, taskQueue: configuredTaskQueue(process.env), args: [input] },
           policies: { overlap: ScheduleOverlapPolicy.SKIP, catchupWindow: options.catchupWindow ?? DEFAULT_CATCHUP_WINDOW_MS },
-          state: { paused: options.paused === true, triggerImmediately: options.now === true },
+          state: { paused: options.paused === true },
         })
+        // By itself Temporal starts the first run whatever its policy says, and counts it as none that the next one would have to wait for.
+        if (options.now === true) await created.trigger(ScheduleOverlapPolicy.SKIP)
       } catch (error) {
-        if (!(error instanceof ScheduleAlreadyRunning)) throw error
+        if (!(error instanceof ScheduleAlreadyRunning)) throw refusedTime(error)
         throw new CliError({
           type: 'AlreadyScheduled',
           message: `there already is a schedule ${scheduleId}`,
@@ -124,7 +131,7 @@ function addUpdate(schedule: Command): void {
     const spec = specOf(options)
     const given = { ...specInput(command), ...verifyFields(options) }
     return await withSchedule(scheduleId, async (client) => {
-      await client.schedule.getHandle(scheduleId).update((current) => {
+      const changing = client.schedule.getHandle(scheduleId).update((current) => {
         const input = { ...asObject(current.action.args?.[0]), ...given }
         const { workflowType } = current.action
         parserOf(workflowType)(input, { of: workflowType, storedIn: null })
@@ -135,6 +142,7 @@ function addUpdate(schedule: Command): void {
           policies: { ...current.policies, ...(options.catchupWindow === undefined ? {} : { catchupWindow: options.catchupWindow }) },
         }
       })
+      await changing.catch((error: unknown) => { throw refusedTime(error) })
       return await showSchedule(client, scheduleId)
     })
   })

@@ -8,11 +8,13 @@ import type { UnresolvedSpec } from '../model/spec.ts'
 import type { NamedDifference, VerifiedTable } from '../model/verification.ts'
 import colors from '../terminal-colors.ts'
 import { type Answer, answer } from './answer.ts'
+import { onlyOpenReplication } from './control.ts'
 import { differingValues, type ValuesRequest } from './differing-values.ts'
 import { usageError } from './failure.ts'
 import { pipelineCommand, pipelineInput, runToEnd } from './one-shot.ts'
 import { printable } from './printable.ts'
 import { isHeldElsewhere } from './show.ts'
+import { specInput } from './spec-options.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
 
@@ -44,7 +46,8 @@ export function addVerify(program: Command): void {
   )
   answer(command, async ([workflowId]): Promise<Answer> => {
     return await withClient(async (client) => {
-      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId, command }, (field) => field !== 'reset')
+      const meant = workflowId ?? (specInput(command)['slotName'] === undefined ? await onlyOpenReplication(client) : undefined)
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId: meant, command }, (field) => field !== 'reset')
       const slotName = pipeline['slotName']
       if (typeof slotName !== 'string') throw usageError('which replication is to be compared?', 'give the workflow id, or --slot and --publication')
       const options = command.optsWithGlobals<VerifyOptions & { readonly showValues?: true; readonly json?: true }>()

@@ -8,6 +8,7 @@ import { NOTHING_VERIFIED, type VerifyProgress, type VerifyRequest, type VerifyR
 import { differentSource } from '../postgres/check-identity.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { createSource } from '../postgres/source.ts'
+import { amendmentOf } from './amendment.ts'
 import { namedTables } from './named-tables.ts'
 import type { SlotSession } from './slot-session.ts'
 import { Verification } from './verification.ts'
@@ -98,10 +99,14 @@ export async function verify(dependencies: VerifyDependencies, request: VerifyRe
   }
 }
 
-/** The tables that are named, or all that are replicated. Throws `InvalidInput` for one that is not. */
-function meantTables({ tables }: PipelineState, { tableNames, schemaName }: ReplicationSpec): readonly TableRecord[] {
-  const live = tables.filter(({ state }) => state !== 'removed')
-  return tableNames === null ? live : namedTables(live, tableNames, schemaName)
+/**
+ * The tables that are named, or all that are replicated: where none is named, and where the input names those that updates have added to or removed from since.
+ * Throws `InvalidInput` for one that is not replicated.
+ */
+function meantTables(state: PipelineState, spec: ReplicationSpec): readonly TableRecord[] {
+  const { tableNames, schemaName } = spec
+  const live = state.tables.filter((table) => table.state !== 'removed')
+  return tableNames === null || amendmentOf(spec, state) === state.amendment ? live : namedTables(live, tableNames, schemaName)
 }
 
 /** Streams until it is told to end. */

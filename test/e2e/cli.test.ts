@@ -181,6 +181,10 @@ describe('a replication by the command line', () => {
     expect(JSON.parse(repaired.stdout)).toMatchObject({ tables: { 'public.orders': { compared: 10, different: 1, repaired: 1 } } })
     expect((await run('verify', ...SPEC, '--max-rows-per-second', '0')).exitCode).toBe(2)
     expect((await run('verify')).exitCode).toBe(2)
+    await json('start', id, ...SPEC)
+    await untilPhase('streaming')
+    // The only open one.
+    expect(JSON.parse((await run('verify', '--json')).stdout)).toHaveProperty('tables')
     for (const other of ['--json', '--repair']) expect(await run('verify', ...SPEC, '--show-values', other)).toMatchObject({ exitCode: 2 })
   })
 
@@ -273,6 +277,14 @@ describe('schedule', () => {
     expect(failed).toMatchObject({ recent: [{ state: 'completed' }, { state: 'failed', error: { type: 'SlotLost' } }] })
     expect((await run('schedule', 'show', id)).stdout).toMatch(/failed runs that Temporal still keeps: 1\n.*SlotLost/)
     expect(await json('schedule', 'delete', id)).toEqual({ scheduleId: id, deleted: true })
+    await json('schedule', 'create', id, ...SPEC, '--every', '1h', '--now')
+    await until(
+      async () => await json('schedule', 'show', id),
+      (shown) => JSON.stringify(shown).includes('"state":"completed"'),
+    )
+    await json('schedule', 'delete', id)
+    const misunderstood = await run('schedule', 'create', id, ...SPEC, '--cron', 'at night', '--json')
+    expect([misunderstood.exitCode, documentOf(misunderstood)]).toEqual([2, error('Usage', /does not take this time/)])
     expect(await failure('schedule', 'show', id)).toEqual(error('ScheduleNotFound', /no schedule/))
   })
 })

@@ -431,7 +431,7 @@ function followed(known: TableRecord, wanted: TableRegistration): TableRecord {
     const order = JSON.stringify({ tableNames: [name], writeMode: { [name]: modesOf(registration) }, deleteMode: registration.isSoft === true ? 'soft' : 'hard' })
     refuse(
       `writeMode is ${shapingText(existing)} so far and cannot become ${shapingText(registration)} by a start`,
-      `${START}; or start \`replicate\` with the former value and send it the update resyncTables ${order}, which copies it in the other shape beside its rows (cli resync)`,
+      existing.xmin !== undefined ? START : `${START}; or start \`replicate\` with the former value and send it the update resyncTables ${order}, which copies it in the other shape beside its rows (cli resync)`,
     )
   }
   // A table that was moved at the source has been followed to where it is; what is left is an input with another datasetName.

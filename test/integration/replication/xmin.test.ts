@@ -324,7 +324,7 @@ describe('reading by xmin', () => {
     await pipeline.sync()
     await pipeline.sql('DELETE FROM again WHERE id = 2')
     pipeline.xmin = { ...pipeline.xmin, tableNames: ['again'], writeMode: 'append' }
-    await expect(pipeline.sync()).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('writeMode') as string })
+    await expect(pipeline.sync()).rejects.toMatchObject({ kind: 'InvalidInput', message: expect.stringContaining('writeMode') as string, remedy: 'start with the former value, or with "reset": true to load everything anew' })
     pipeline.xmin = { ...pipeline.xmin, reset: true }
     expect((await pipeline.sync()).tables).toMatchObject({ 'public.again': { rows: 1 } })
     expect(await pipeline.query('SELECT id, _op FROM public.again')).toEqual([[1, 'snapshot']])
