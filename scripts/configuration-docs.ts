@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
-import { CREDENTIAL_OPTIONS, DESTINATION_OPTIONS, ENVIRONMENT_VARIABLES, type OptionEntry, TYPE_OPTION } from '../src/config/options.ts'
+import { DESTINATION_OPTIONS, ENVIRONMENT_VARIABLES, type OptionEntry, SOURCE_OPTIONS, TYPE_OPTION } from '../src/config/options.ts'
 import { starterFile } from '../src/config/starter.ts'
 import { METRICS } from '../src/model/metrics.ts'
 
@@ -34,7 +34,7 @@ const TABLES: Readonly<Record<string, string>> = {
     ['variable', 'meaning', 'default'],
     ENVIRONMENT_VARIABLES.map((variable) => [`\`${variable.name}\``, variable.description, variable.default]),
   ),
-  sources: optionTable(CREDENTIAL_OPTIONS),
+  sources: optionTable(SOURCE_OPTIONS),
   duckdb: optionTable([TYPE_OPTION, ...DESTINATION_OPTIONS.duckdb]),
   ducklake: optionTable(DESTINATION_OPTIONS.ducklake),
   metrics: table(

@@ -25,6 +25,7 @@ export function composeActivities({ config, logger, meter = noopMetricMeter, tas
   const metrics = new MetricSet(meter)
   const engine = createEngine({
     credentialsOf: (name) => resolveSource(config(), name).credentials,
+    makesFailoverSlots: (name) => resolveSource(config(), name).makesFailoverSlots,
     destinationNames: () => Object.keys(config().destinations),
     hasDestination: (name) => {
       const { path, isLocalFile } = resolveDestination(config(), name)

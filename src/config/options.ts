@@ -126,6 +126,18 @@ export const CREDENTIAL_OPTIONS: readonly OptionEntry[] = [
   },
 ]
 
+/** `[sources.*]`: how it is reached, and how slots are made there. */
+export const SOURCE_OPTIONS: readonly OptionEntry[] = [
+  ...CREDENTIAL_OPTIONS,
+  {
+    key: 'failoverSlots',
+    kind: { tag: 'choice', choices: ['off', 'on'] },
+    description: 'Make slots as failover slots, which standbys that synchronise slots keep too: off, on (PostgreSQL 17 or later, a primary).',
+    default: 'off',
+    example: '"on"',
+  },
+]
+
 export const TYPE_OPTION: OptionEntry = {
   key: 'type',
   kind: { tag: 'choice', choices: DESTINATION_TYPES },

@@ -7,6 +7,7 @@ import {
   DEFAULT_CONNECT_TIMEOUT_SECONDS,
   DEFAULT_HOST,
   DEFAULT_PORT,
+  SOURCE_OPTIONS,
   SSL_MODES,
   type SslMode,
 } from './options.ts'
@@ -38,16 +39,19 @@ export interface ServerCredentials {
 
 export interface SourceConfig {
   readonly name: string
+  /** Slots are made as failover slots. */
+  readonly makesFailoverSlots: boolean
   readonly credentials: ServerCredentials
 }
 
 /** Reads `[sources.<name>]`; undefined where it has problems. */
 export function readSource(raw: RawSection, context: ReadContext): SourceConfig | undefined {
   const noted = context.problems.length
-  const layers = readLayers(raw, CREDENTIAL_OPTIONS, context)
+  const layers = readLayers(raw, SOURCE_OPTIONS, context)
   if (context.problems.length > noted) return undefined
   const credentials = readCredentials(raw, layers, context)
-  return credentials === undefined ? undefined : { name: raw.name, credentials }
+  const makesFailoverSlots = (layers.environment['failoverSlots'] ?? layers.file['failoverSlots']) === 'on'
+  return credentials === undefined ? undefined : { name: raw.name, makesFailoverSlots, credentials }
 }
 
 /** A URL's parts as option values; the options beside the URL win. */

@@ -1,4 +1,4 @@
-import { CREDENTIAL_OPTIONS, DESTINATION_OPTIONS, type OptionEntry, TYPE_OPTION } from './options.ts'
+import { DESTINATION_OPTIONS, type OptionEntry, SOURCE_OPTIONS, TYPE_OPTION } from './options.ts'
 
 const WIDTH = 110
 /** Options that a starter file has in force; the others stand in it as comments. */
@@ -13,7 +13,7 @@ export function starterFile(): string {
     '# Relative paths are relative to this file. Check it with: npm run cli -- doctor',
     '',
     '[sources.shop]',
-    ...CREDENTIAL_OPTIONS.flatMap(optionLines),
+    ...SOURCE_OPTIONS.flatMap(optionLines),
     '[destinations.warehouse]',
     ...[TYPE_OPTION, ...duckdb].flatMap(optionLines),
   ]

@@ -8,6 +8,8 @@ import { quoteIdentifier, quoteLiteral } from './sql.ts'
 export interface ServerNeeds {
   /** True where a slot has to be made. */
   readonly newSlot: boolean
+  /** True where that slot is to be a failover slot. */
+  readonly failoverSlot?: boolean
   /** True where the publication has to be made or altered. */
   readonly publicationChange: boolean
 }
@@ -34,7 +36,16 @@ export function checkVersion(server: ServerFacts): PreflightFinding {
  * Source: https://www.postgresql.org/docs/current/logical-replication-config.html
  */
 export function checkServer(server: ServerFacts, needs: ServerNeeds): PreflightFinding[] {
-  return [checkRecovery(server, needs), checkWalLevel(server), checkSlots(server, needs), checkWalSenders(server), checkReplicationRole(server)]
+  return [checkRecovery(server, needs), checkWalLevel(server), checkSlots(server, needs), ...(needs.failoverSlot === true ? [checkFailoverSlot(server)] : []), checkWalSenders(server), checkReplicationRole(server)]
+}
+
+/** Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS-SYNCHRONIZATION */
+function checkFailoverSlot(server: ServerFacts): PreflightFinding {
+  const name = 'failover slot'
+  const advice = 'Set failoverSlots of this source to "off".'
+  if (server.identity.serverVersion < 170_000) return failureFinding({ name, kind: 'SourceNotReady', message: 'failoverSlots is on for this source; failover slots came with PostgreSQL 17', advice })
+  if (server.isInRecovery) return failureFinding({ name, kind: 'SourceNotReady', message: 'failoverSlots is on for this source, and the server is a standby: failover slots are made on the primary', advice })
+  return okFinding(name, 'the slot will be a failover slot')
 }
 
 function checkRecovery(server: ServerFacts, needs: ServerNeeds): PreflightFinding {

@@ -93,7 +93,7 @@ export async function applySource(
   let consistentPoint: string
   if (slot === null) {
     const keepsSnapshots = request.snapshotMode === 'persisted' && request.recovers !== true
-    consistentPoint = keepsSnapshots ? await createSlotAndSnapshots(client, init, context) : await createSlotWatched(client, { slotName: request.slotName, isFailover: inspection.slot?.isFailover === true }, context)
+    consistentPoint = keepsSnapshots ? await createSlotAndSnapshots(client, init, context) : await createSlotWatched(client, { slotName: request.slotName, isFailover: isToBeFailover(init) }, context)
   } else if (mustMoveSlot) {
     consistentPoint = await advanceSlotToNow(client, request.slotName)
     await changePublication(client, { request, inspection: { ...inspection, plan: { ...inspection.plan, statements: [] } }, publication: await readPublication(client, request.publicationName), writesNote: true })
@@ -170,7 +170,12 @@ export async function changePublication(
   })
 }
 
-/** Creates the slot on `client`; of the kind that the one before it was. */
+/** Where it is asked for, and where the one before it was one. */
+function isToBeFailover({ request, inspection }: { readonly request: SourceRequest; readonly inspection: SourceInspection }): boolean {
+  return request.makesFailoverSlot === true || inspection.slot?.isFailover === true
+}
+
+/** Creates the slot on `client`. */
 async function createSlotWatched(client: SqlClient, { slotName, isFailover }: { readonly slotName: string; readonly isFailover: boolean }, context: WatchContext): Promise<string> {
   const before = await readRunningTransactions(client)
   const { pid } = await queryRow(client, z.object({ pid: z.number() }), { text: 'SELECT pg_backend_pid() AS pid', subject: SUBJECT })
@@ -197,6 +202,7 @@ async function createSlotAndSnapshots(
       client,
       walsender,
       slotName: request.slotName,
+      isFailover: isToBeFailover({ request, inspection }),
       tables,
       watched: async (creatorPid, create) => watched({ creatorPid, before, holderPid }, create, context),
     })

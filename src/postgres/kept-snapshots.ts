@@ -81,6 +81,7 @@ export interface SlotWithSnapshots {
   /** A walsender session, which has no other use until the slot is made. */
   readonly walsender: pg.Client
   readonly slotName: string
+  readonly isFailover: boolean
   readonly tables: readonly TableToKeep[]
   /** Runs the creation of the slot, which may wait for others' transactions. */
   readonly watched: <T>(creatorPid: number, create: () => Promise<T>) => Promise<T>
@@ -97,7 +98,7 @@ export interface SlotWithSnapshots {
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-CREATE-REPLICATION-SLOT and
  * https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION (pg_copy_logical_replication_slot)
  */
-export async function createSlotWithSnapshots({ client, walsender, slotName, tables, watched }: SlotWithSnapshots): Promise<string> {
+export async function createSlotWithSnapshots({ client, walsender, slotName, isFailover, tables, watched }: SlotWithSnapshots): Promise<string> {
   const subject = `slot ${JSON.stringify(slotName)}`
   await dropSnapshots(client, await listSnapshots(client, slotName))
   const stored: { readonly from: string; readonly lock: string }[] = []
@@ -124,6 +125,8 @@ export async function createSlotWithSnapshots({ client, walsender, slotName, tab
     }
     await execute(client, { text: 'COMMIT', subject })
     await command(walsender, `SELECT pg_copy_logical_replication_slot(${plainLiteral(temporary)}, ${plainLiteral(slotName)}, false)`, subject)
+    // A copy never is one by itself.
+    if (isFailover) await command(walsender, `ALTER_REPLICATION_SLOT ${quoteIdentifier(slotName)} (FAILOVER true)`, subject)
     return consistentPoint
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)

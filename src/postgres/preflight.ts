@@ -79,7 +79,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
     ...checkNames(request),
     ...requested.findings,
     ...included.findings,
-    ...checkServer(server, { newSlot: slot === null, publicationChange: plan.statements.length > 0 || request.reset }),
+    ...checkServer(server, { newSlot: slot === null, failoverSlot: request.makesFailoverSlot === true && (slot === null || makesSlotAnew(request)), publicationChange: plan.statements.length > 0 || request.reset }),
     ...checkTables({ tables, leaves, includeColumns, operations, publication: kept }),
     ...checkPrivileges({ request, server, publication, plan, tables: wanted, relations: requested.tables }),
     ...(request.isSlotOurs === true ? [] : checkSlot(slotInput)),

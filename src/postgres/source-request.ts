@@ -21,6 +21,8 @@ export interface SourceRequest
   readonly otherTables?: readonly KnownTable[]
   /** True where the slot is given up, be it there or not, and one is made anew under its name (`recover`); publication and note stay. The source may be another by now. */
   readonly recovers?: boolean
+  /** A slot that is made is to be a failover slot (PostgreSQL 17 or later, on a primary). One that is there stays what it is. */
+  readonly makesFailoverSlot?: boolean
   /** True where the session that holds the slot is our own: it is neither waited for nor checked. */
   readonly isSlotOurs?: boolean
 }

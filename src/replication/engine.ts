@@ -36,6 +36,8 @@ import { carryOut } from './table-orders.ts'
 export interface EngineDependencies extends Destinations {
   /** Throws `InvalidInput` for an unknown name. The same object while they are the same: others make sessions connect anew. */
   readonly credentialsOf: (sourceName: string) => SourceCredentials
+  /** Are slots at that source made as failover slots? No by default. */
+  readonly makesFailoverSlots?: (sourceName: string) => boolean
   /** As the destination's own, without opening it. */
   readonly spoolFolder: (destinationName: string, key: PipelineKey) => string
   /** The most that a stopped table's changes may take; by default 1 GiB. */
@@ -68,7 +70,7 @@ class Engine implements ReplicationEngine {
     // A first look with nothing created at all; a destination that is there knows more, and is asked below.
     if (!this.#dependencies.hasDestination(spec.destination)) {
       await this.#requireNotServedElsewhere(spec, context)
-      await preflightSource(credentials, { ...requestOf(spec, null, null), destinationId: NO_DESTINATION })
+      await preflightSource(credentials, { ...this.#requestOf(spec, null, null), destinationId: NO_DESTINATION })
     }
     const destination = await this.#dependencies.openDestination(spec.destination)
     try {
@@ -77,10 +79,10 @@ class Engine implements ReplicationEngine {
       if (before?.appliedLsn == null) await this.#requireNotServedElsewhere(spec, context)
       // Only now: a refused start changes nothing, not even for a moment.
       await this.#closeSession(spec)
-      const inspection = await preflightSource(credentials, requestOf(spec, destination, before))
+      const inspection = await preflightSource(credentials, this.#requestOf(spec, destination, before))
       if (!spec.reset && before?.appliedLsn != null && inspection.slot === null) throw slotLost(spec, 'does not exist any more')
       // What the destination refuses, too, is refused before anything is made or thrown away.
-      const foreseen = foreseeInit(inspection, requestOf(spec, destination, before))
+      const foreseen = foreseeInit(inspection, this.#requestOf(spec, destination, before))
       await destination.check(key, registrationsOf(spec, { ...foreseen, otherTables: amendmentOf(spec, spec.reset ? null : before).removed }, before?.tables ?? []), { startsAnew: spec.reset })
       let state = await destination.claim(key, context.owner, before?.owner ?? null)
       if (spec.reset) {
@@ -90,7 +92,7 @@ class Engine implements ReplicationEngine {
       const gaps = spec.reset ? [] : await closeGaps({ destination, fence: fenceOf(key, state), spec, tables: state.tables, inspection })
       if (gaps.length > 0) state = { ...state, tables: state.tables.map((table) => gaps.find(({ oid }) => oid === table.oid) ?? table) }
       const copiedAgain = gaps.map(({ source }) => `${tableKey(source)} was not in the publication any more: it is published again and copied anew`)
-      return await this.#register({ spec, destination, state, request: requestOf(spec, destination, state), warningsOf: () => copiedAgain }, context)
+      return await this.#register({ spec, destination, state, request: this.#requestOf(spec, destination, state), warningsOf: () => copiedAgain }, context)
     } finally {
       await destination.close()
     }
@@ -112,7 +114,7 @@ class Engine implements ReplicationEngine {
       await requireOwner(before, context)
       await this.#closeSession(spec)
       if (await this.#isWhole(spec, destination, { state: before, onlySourceDiffered })) return null
-      const request = { ...requestOf(spec, destination, before), recovers: true }
+      const request = { ...this.#requestOf(spec, destination, before), recovers: true }
       const inspection = await preflightSource(credentials, request)
       const lost = await withSource(credentials, spec, async (source) => inspectLostSlot(source, spec, before))
       const oids = new Set(lost.strangers.map(({ oid }) => oid))
@@ -134,7 +136,7 @@ class Engine implements ReplicationEngine {
     const isWhole = await withSource(credentials, spec, async (source) =>
       isSlotWhole(source, spec, { state, spools: new Spools(destination.spoolFolder(keyOf(spec)), await source.identify()), onlySourceDiffered }))
     if (!isWhole) return false
-    return preflightSource(credentials, requestOf(spec, destination, state)).then(() => true, (error: unknown) => {
+    return preflightSource(credentials, this.#requestOf(spec, destination, state)).then(() => true, (error: unknown) => {
       if (error instanceof DomainError && error.kind === 'SlotLost') return false
       throw error
     })
@@ -230,7 +232,7 @@ class Engine implements ReplicationEngine {
 
   /** The destination knows nothing of the slot: was it never initialized, or is this not the destination that the source's note names any more? */
   async #missingState(spec: ReplicationSpec, destination: Destination | null): Promise<DomainError> {
-    const request = { ...requestOf(spec, destination, null), reset: false, destinationId: destination?.id ?? 'none' }
+    const request = { ...this.#requestOf(spec, destination, null), reset: false, destinationId: destination?.id ?? 'none' }
     await preflightSource(this.#dependencies.credentialsOf(spec.source), request)
     return notInitialized(spec)
   }
@@ -267,7 +269,7 @@ class Engine implements ReplicationEngine {
         credentials,
         destination,
         state,
-        request: requestOf(spec, destination, state),
+        request: this.#requestOf(spec, destination, state),
         context,
         takeOver: async () => {
           await this.#closeSession(spec)
@@ -364,6 +366,10 @@ class Engine implements ReplicationEngine {
     } finally {
       await destination.close()
     }
+  }
+
+  #requestOf(spec: ReplicationSpec, destination: Destination | null, state: PipelineState | null): SourceRequest {
+    return { ...requestOf(spec, destination, state), makesFailoverSlot: this.#dependencies.makesFailoverSlots?.(spec.source) === true }
   }
 
   #sessionOf(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): SlotSession | undefined {

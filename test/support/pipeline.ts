@@ -28,6 +28,7 @@ export interface TestPipelineOptions {
   /** May stand between the engine and its destination, to let calls fail as if the process had been killed there. */
   readonly around?: (destination: Destination) => Destination
   readonly tableSpoolBytes?: number
+  readonly makesFailoverSlots?: () => boolean
 }
 
 /** The engine with a real source and a DuckDB file, without Temporal. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 
 import { DOCS_FILE, EXAMPLE_FILE, MONITORING_FILE, withCurrentTables } from '../../scripts/configuration-docs.ts'
-import { CREDENTIAL_OPTIONS, DESTINATION_OPTIONS } from '../../src/config/options.ts'
+import { DESTINATION_OPTIONS, SOURCE_OPTIONS } from '../../src/config/options.ts'
 import { starterFile } from '../../src/config/starter.ts'
 import { loadConfig } from '../../src/config.ts'
 import { METRICS } from '../../src/model/metrics.ts'
@@ -19,7 +19,7 @@ afterAll(() => {
 it('documents every option as the code has it (npx tsx scripts/configuration-docs.ts)', () => {
   const page = readFileSync(DOCS_FILE, 'utf8')
   expect(page).toBe(withCurrentTables(page))
-  for (const { key } of [...CREDENTIAL_OPTIONS, ...Object.values(DESTINATION_OPTIONS).flat()]) expect(page).toContain(`\`${key}\``)
+  for (const { key } of [...SOURCE_OPTIONS, ...Object.values(DESTINATION_OPTIONS).flat()]) expect(page).toContain(`\`${key}\``)
 })
 
 it('documents every metric as the code has it', () => {

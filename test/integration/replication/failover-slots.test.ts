@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
+import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
+import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+
+let server: PostgresServer
+/** Of a server that has no failover slots. */
+let older: TestDatabase
+let started: PostgresServer | undefined
+beforeAll(async () => {
+  server = await startPostgres({ major: 18 })
+  const fifteen = inject('postgres15Url')
+  if (fifteen === null) started = await startPostgres({ major: 16 })
+  older = await createDatabase(fifteen ?? started?.url ?? '')
+}, 180_000)
+afterAll(async () => {
+  await older.drop()
+  await Promise.all([server.stop(), started?.stop()])
+})
+
+const makesFailoverSlots = (): boolean => true
+
+async function isFailover(pipeline: TestPipeline): Promise<boolean | undefined> {
+  return (await pipeline.source.query<{ failover: boolean }>('SELECT failover FROM pg_replication_slots WHERE slot_name = $1', [pipeline.spec.slotName])).rows[0]?.failover
+}
+
+it.each(['initial', 'persisted'] as const)('makes a failover slot where the source asks for them, snapshotMode %s, and it replicates as any other', async (snapshotMode) => {
+  const name = `failing_${snapshotMode}`
+  await using pipeline = new TestPipeline(server.url, specOf({ slotName: name, publicationName: name, tableNames: [name], snapshotMode }), { makesFailoverSlots })
+  await pipeline.sql(`CREATE TABLE ${name} (id int PRIMARY KEY, v text); INSERT INTO ${name} SELECT g, 'copied' FROM generate_series(1, 100) g`)
+  await pipeline.initialize()
+  expect(await isFailover(pipeline)).toBe(true)
+  await pipeline.sql(`INSERT INTO ${name} VALUES (200, 'streamed'); DELETE FROM ${name} WHERE id < 10`)
+  await pipeline.catchUp()
+  expect(differences(await pipeline.destinationRows(name), await pipeline.sourceRows(name))).toEqual({ missing: [], extra: [] })
+})
+
+it('makes an ordinary one where it does not, and leaves a slot that is there what it is', async () => {
+  const spec = specOf({ slotName: 'ordinary', publicationName: 'ordinary', tableNames: ['ordinary'] })
+  await using pipeline = new TestPipeline(server.url, spec)
+  await pipeline.sql('CREATE TABLE ordinary (id int PRIMARY KEY)')
+  await pipeline.initialize()
+  expect(await isFailover(pipeline)).toBe(false)
+  await pipeline.release()
+  await using asked = new TestPipeline(server.url, { ...spec, slotName: 'asked', publicationName: 'asked' }, { makesFailoverSlots })
+  await asked.sql("SELECT pg_create_logical_replication_slot('asked', 'pgoutput')")
+  await asked.initialize()
+  expect(await isFailover(asked)).toBe(false)
+})
+
+it('is refused before anything is made on a server that has none', async () => {
+  await using pipeline = new TestPipeline(older.url, specOf({ slotName: 'older', publicationName: 'older', tableNames: ['older'] }), { makesFailoverSlots })
+  await pipeline.sql('CREATE TABLE older (id int PRIMARY KEY)')
+  await expect(pipeline.initialize()).rejects.toMatchObject({ kind: 'SourceNotReady', message: expect.stringContaining('failover slots came with PostgreSQL 17') as string, remedy: expect.stringContaining('failoverSlots') as string })
+  expect((await pipeline.source.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'older' UNION ALL SELECT 1 FROM pg_publication")).rowCount).toBe(0)
+})
