@@ -17,6 +17,7 @@ import type { ActivitySet } from './activities/index.ts'
 import type { MetricsAddress } from './config.ts'
 import { DomainError } from './model/errors.ts'
 import { type MetricEntry, METRICS } from './model/metrics.ts'
+import { tracedWorkflowModules } from './tracing.ts'
 
 /** The workflows' module, for the SDK's bundler: TypeScript as it lies in src/, JavaScript in dist/. */
 export const WORKFLOWS_PATH = fileURLToPath(new URL(`./workflows/index${extname(import.meta.url)}`, import.meta.url))
@@ -34,11 +35,13 @@ export interface ReplicationWorkersOptions {
   readonly taskQueues: readonly string[]
   readonly activitySet: ActivitySet
   readonly workflowBundle: WorkflowBundle
+  /** Interceptors and sinks of `openTracing`. */
+  readonly tracing?: Pick<WorkerOptions, 'interceptors' | 'sinks'>
 }
 
 /** Bundles the workflows for the SDK's sandbox, in this process: see `loadWorkflowBundle` for a worker. */
-export function bundleReplicationWorkflows(): Promise<WorkflowBundle> {
-  return bundleWorkflowCode({ workflowsPath: WORKFLOWS_PATH, logger: new DefaultLogger('ERROR') })
+export function bundleReplicationWorkflows({ isTraced }: { readonly isTraced: boolean }): Promise<WorkflowBundle> {
+  return bundleWorkflowCode({ workflowsPath: WORKFLOWS_PATH, logger: new DefaultLogger('ERROR'), ...(isTraced ? { workflowInterceptorModules: tracedWorkflowModules() } : {}) })
 }
 
 /** The workers of one process. */
@@ -54,7 +57,7 @@ export interface ReplicationWorkers {
  * answer or the namespace is missing.
  */
 export async function createReplicationWorkers(options: ReplicationWorkersOptions): Promise<ReplicationWorkers> {
-  const { connection, namespace, taskQueues, activitySet, workflowBundle } = options
+  const { connection, namespace, taskQueues, activitySet, workflowBundle, tracing } = options
   const shared = {
     connection,
     namespace,
@@ -63,6 +66,7 @@ export async function createReplicationWorkers(options: ReplicationWorkersOption
     // Activities are told at once; what they hold is worth no waiting.
     shutdownGraceTime: 0,
     shutdownForceTime: SHUTDOWN_LIMIT,
+    ...tracing,
   } satisfies Partial<WorkerOptions>
   const workers: Worker[] = []
   for (const [index, taskQueue] of taskQueues.entries()) {

@@ -9,6 +9,7 @@ import { reportText } from './model/error-report.ts'
 import { DomainError } from './model/errors.ts'
 import { createReplicationWorkers, installRuntime, type ReplicationWorkers } from './replication-worker.ts'
 import { connectWorker, readTemporalSettings, type TemporalSettings } from './temporal-connection.ts'
+import { openTracing, type Tracing } from './tracing.ts'
 import { loadWorkflowBundle } from './workflow-bundle.ts'
 
 const MAX_CONNECT_PAUSE_MS = 10_000
@@ -37,7 +38,8 @@ async function main(): Promise<void> {
   const meter = installRuntime(logger, config.metrics)
   const live = { config }
   reloadOnHangUp(live, logger)
-  const running = await start(live, { settings, logger, meter, signal: stopping })
+  const tracing = await openTracing(process.env, logger)
+  const running = await start(live, { settings, logger, meter, tracing, signal: stopping })
   if (running === null) return
   const { workers, connection } = running
   stopping.addEventListener('abort', () => {
@@ -53,22 +55,23 @@ async function main(): Promise<void> {
     logger.warn({ error: nameOf(error) }, 'not everything ended in time; the next worker goes on from what was committed')
   }
   await connection.close().catch(() => undefined)
+  await tracing?.close()
   logger.info('worker stopped')
 }
 
 /** Tries until Temporal answers. Null when it was told to stop meanwhile. */
 async function start(
   live: LiveConfig,
-  { settings, logger, meter, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly signal: AbortSignal },
+  { settings, logger, meter, tracing, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly tracing: Tracing | null; readonly signal: AbortSignal },
 ): Promise<Running | null> {
-  const workflowBundle = await loadWorkflowBundle()
+  const workflowBundle = await loadWorkflowBundle({ isTraced: tracing !== null })
   const activitySet = composeActivities({ config: () => live.config, logger, meter })
   const { namespace, address } = settings
   for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {
     let connection: NativeConnection | null = null
     try {
       connection = await connectWorker(settings)
-      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(live.config), activitySet, workflowBundle })
+      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(live.config), activitySet, workflowBundle, ...(tracing === null ? {} : { tracing: tracing.workerOptions }) })
       return { connection, workers }
     } catch (error) {
       await connection?.close().catch(() => undefined)

@@ -15,6 +15,9 @@ const SOURCES = ['workflows', 'model'].map((room) => fileURLToPath(new URL(`./${
 const LOCKFILE = fileURLToPath(new URL('../package-lock.json', import.meta.url))
 const KEPT = fileURLToPath(new URL('../.dev/cache/', import.meta.url))
 
+/** Tells {@link bundleWorkflowsApart}'s process that the workflows shall be traced. */
+export const TRACED = '--traced'
+
 /** What {@link bundleWorkflowsApart}'s process answers. */
 export interface BundleAnswer {
   readonly code: string
@@ -22,9 +25,10 @@ export interface BundleAnswer {
 
 /**
  * The workflows for the SDK's sandbox: as the package was built with them, or as they were bundled last, where nothing of them has changed since (in `.dev/cache`
- * of a clone); else bundled now. Throws as {@link bundleWorkflowsApart}.
+ * of a clone); else bundled now, as with what traces them. Throws as {@link bundleWorkflowsApart}.
  */
-export async function loadWorkflowBundle(): Promise<WorkflowBundle> {
+export async function loadWorkflowBundle({ isTraced = false }: { readonly isTraced?: boolean } = {}): Promise<WorkflowBundle> {
+  if (isTraced) return bundleWorkflowsApart({ isTraced })
   if (EXTENSION !== '.ts') return (await read(BUILT)) ?? bundleWorkflowsApart()
   const file = join(KEPT, `workflows-${await fingerprint()}.js`)
   const kept = await read(file)
@@ -39,8 +43,8 @@ export async function loadWorkflowBundle(): Promise<WorkflowBundle> {
  * of resident memory to the worker for the rest of its life. Takes a few seconds. Throws when that process gives no bundle; it has
  * said why on stderr.
  */
-export async function bundleWorkflowsApart(): Promise<WorkflowBundle> {
-  const bundler = fork(PROGRAM, {
+export async function bundleWorkflowsApart({ isTraced = false }: { readonly isTraced?: boolean } = {}): Promise<WorkflowBundle> {
+  const bundler = fork(PROGRAM, isTraced ? [TRACED] : [], {
     // Whatever runs this process's TypeScript must run the other one's.
     ...(EXTENSION === '.ts' ? { execArgv: ['--import', import.meta.resolve('tsx')] } : {}),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],

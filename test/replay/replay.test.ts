@@ -9,10 +9,13 @@ const directory = new URL('./histories/', import.meta.url)
 const files = readdirSync(directory).filter((file) => file.endsWith('.json'))
 const load = (file: string): unknown => JSON.parse(readFileSync(new URL(file, directory), 'utf8'))
 
-let workflowBundle: Awaited<ReturnType<typeof loadWorkflowBundle>>
+type Bundle = Awaited<ReturnType<typeof loadWorkflowBundle>>
+let workflowBundle: Bundle
+let tracedBundle: Bundle
 beforeAll(async () => {
   quietRuntime()
   workflowBundle = await loadWorkflowBundle()
+  tracedBundle = await loadWorkflowBundle({ isTraced: true })
 })
 
 describe('workflows replay the histories that earlier versions wrote', () => {
@@ -23,6 +26,11 @@ describe('workflows replay the histories that earlier versions wrote', () => {
 
   it.each(files)('%s', async (file) => {
     await Worker.runReplayHistory({ workflowBundle }, load(file), file.replace('.json', ''))
+  })
+
+  it.each(files)('%s, when traces are turned on', async (file) => {
+    const exporter = { export: { fn: () => undefined, callDuringReplay: false } }
+    await Worker.runReplayHistory({ workflowBundle: tracedBundle, sinks: { exporter } }, load(file), file.replace('.json', ''))
   })
 
   it('a history that they would not have written is noticed', async () => {
