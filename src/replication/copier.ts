@@ -11,6 +11,7 @@ import { beginCommit, gainOf } from './commit-measure.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
 import { withoutGap } from './recover.ts'
 import { stopped } from './retry.ts'
+import type { RunningChunks } from './running-chunks.ts'
 import { isAllowed, refusalOf, type SourceChange } from './schema-approval.ts'
 import { stageCopy } from './stage-copy.ts'
 import type { TableRuntime } from './table-runtime.ts'
@@ -42,6 +43,7 @@ export interface CopierOptions {
   readonly fence: Fence
   readonly lookup: RowLookup
   readonly signal: AbortSignal
+  readonly chunks: RunningChunks
   /** Serialises everything that changes records. */
   readonly exclusive: <T>(work: () => Promise<T>) => Promise<T>
   readonly onActivity: (text: string) => void
@@ -112,10 +114,11 @@ export class Copier {
   }
 
   async #reader(tables: readonly TableRuntime[]): Promise<void> {
-    while (!this.#options.signal.aborted) {
+    const { signal, chunks } = this.#options
+    while (!signal.aborted && chunks.mayBegin) {
       const turns = await this.#next(tables)
       if (turns.length === 0) return
-      await this.#copyChunks(turns)
+      await chunks.run(async () => this.#copyChunks(turns))
     }
   }
 
@@ -277,11 +280,11 @@ export class Copier {
 
   /** Takes a snapshot that sees every change skipped so far. Null where the copy began anew meanwhile, or after an abort. */
   async #beginSnapshot(table: TableRuntime, index: number, generation: number): Promise<BegunCopy | null> {
-    const { source, signal } = this.#options
+    const { source, signal, chunks } = this.#options
     const begin = async (): Promise<BegunCopy | null> => {
       for (;;) {
         const chunk = table.record.copy?.chunks[index]
-        if (signal.aborted || table.generation !== generation || chunk === undefined) return null
+        if (signal.aborted || !chunks.mayBegin || table.generation !== generation || chunk === undefined) return null
         // What the snapshot does not see comes in the stream later than this: what came before it was skipped for this chunk, so must be visible.
         const rowLsn = this.#options.appliedLsn()
         const range = { lower: chunk.lower, upper: chunk.upper }

@@ -19,6 +19,7 @@ import { RecordQueue } from './record-queue.ts'
 import { type Adopted, noteAdoption } from './registration.ts'
 import { Replays } from './replays.ts'
 import { stoppedInStream } from './retry.ts'
+import { type CopyTime, keepCopying, RunningChunks } from './running-chunks.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
 import { SlotHealth } from './slot-health.ts'
@@ -245,7 +246,8 @@ export class SlotSession {
   async #copySlice(request: SliceRequest, context: OperationContext, signal: AbortSignal): Promise<SliceOutcome> {
     const wanted = this.#wantedTables(request.tableNames)
     const { loaded: kept } = await this.#loadSnapshots(wanted, { signal, endsAtMs: Infinity })
-    const copied = { ...kept, ...(signal.aborted ? {} : await this.#copyTables(this.#tablesToCopy(wanted), context, signal)) }
+    const chunks = new RunningChunks(() => undefined)
+    const copied = { ...kept, ...(signal.aborted ? {} : await this.#copyTables(this.#tablesToCopy(wanted), context, { signal, chunks })) }
     for (const table of this.#tables.values()) {
       const name = tableKey(table.record.source)
       if (table.record.state === 'streaming' && wanted?.has(table.record.oid) !== false) copied[name] ??= { rows: 0 }
@@ -264,14 +266,19 @@ export class SlotSession {
     // What was done at the source while nobody looked belongs to what this slice has to reach.
     this.#catalog.oweLook()
     this.#catalog.pollIfDue()
-    const copying = this.#keepCopying(context, ended.signal)
+    const chunks = new RunningChunks(() => { this.#bell.ring() })
+    const time = { signal: ended.signal, chunks }
+    const copying = keepCopying(time, {
+      copy: async () => (this.#tablesToCopy(null).length === 0 ? null : this.#copyTables(this.#tablesToCopy(null), context, time)),
+      bell: this.#bell,
+    })
     copying.done.catch((error: unknown) => { this.#fail(error) })
     const replaying = this.#replays.run(ended.signal)
     this.#replaying = replaying.catch((error: unknown) => { this.#fail(error) })
     this.#gaps.run()
     let outcome: SliceResult['ended']
     try {
-      outcome = await this.#untilEnd({ request, startMs, untilLsn, signal: ended.signal })
+      outcome = await this.#untilEnd({ request, startMs, untilLsn, signal: ended.signal, chunks })
     } finally {
       ended.abort()
       await this.#gaps.rest()
@@ -288,9 +295,9 @@ export class SlotSession {
     return (await this.#options.source.health(this.#options.spec.slotName)).committedLsn
   }
 
-  /** Waits until the slice is over: its time, its LSN, or an abort. */
-  async #untilEnd(slice: { request: SliceRequest; startMs: number; untilLsn: Lsn | null; signal: AbortSignal }): Promise<SliceResult['ended']> {
-    const { request, startMs, untilLsn, signal } = slice
+  /** Waits until the slice is over: its time, and the chunks that are being copied then; its LSN, or an abort. */
+  async #untilEnd(slice: { request: SliceRequest; startMs: number; untilLsn: Lsn | null; signal: AbortSignal; chunks: RunningChunks }): Promise<SliceResult['ended']> {
+    const { request, startMs, untilLsn, signal, chunks } = slice
     for (;;) {
       if (signal.aborted) return 'aborted'
       if (untilLsn !== null && this.#hasReached(untilLsn)) return 'done'
@@ -298,8 +305,9 @@ export class SlotSession {
       const { firstChangeMs } = this.#flow
       const busyEndMs = firstChangeMs === null ? idleEndMs : Math.max(startMs + request.maxBusyMs, firstChangeMs + END_AFTER_CHANGES_MS)
       const remainingMs = Math.min(idleEndMs, busyEndMs) - performance.now()
-      if (remainingMs <= 0) return 'time'
-      await this.#bell.wait(untilLsn === null ? Math.min(remainingMs, LOOK_MS) : ASK_POSITION_MS)
+      if (remainingMs <= 0) chunks.endWithThese()
+      if (remainingMs <= 0 && chunks.isSettled) return 'time'
+      await this.#bell.wait(untilLsn !== null ? ASK_POSITION_MS : remainingMs > 0 ? Math.min(remainingMs, LOOK_MS) : LOOK_MS)
       if (untilLsn !== null) this.#flow.requestKeepalive()
       this.#catalog.pollIfDue()
     }
@@ -326,22 +334,6 @@ export class SlotSession {
 
   #tablesToCopy(wanted: ReadonlySet<number> | null): readonly TableRuntime[] {
     return [...this.#tables.values()].filter((table) => table.needsCopy && wanted?.has(table.record.oid) !== false)
-  }
-
-  /** Copies what is there to copy, and what joins later, for as long as the slice runs. */
-  #keepCopying(context: OperationContext, signal: AbortSignal): { readonly done: Promise<void>; readonly copied: Record<string, { rows: number }> } {
-    const copied: Record<string, { rows: number }> = {}
-    const loop = async (): Promise<void> => {
-      while (!signal.aborted) {
-        const waiting = this.#tablesToCopy(null)
-        if (waiting.length === 0) await this.#bell.wait(LOOK_MS)
-        else {
-          for (const [name, { rows }] of Object.entries(await this.#copyTables(waiting, context, signal))) copied[name] = { rows: rows + (copied[name]?.rows ?? 0) }
-          this.#bell.ring()
-        }
-      }
-    }
-    return { done: loop(), copied }
   }
 
   /**
@@ -389,7 +381,7 @@ export class SlotSession {
     }
   }
 
-  async #copyTables(tables: readonly TableRuntime[], context: OperationContext, signal: AbortSignal): Promise<Record<string, { rows: number }>> {
+  async #copyTables(tables: readonly TableRuntime[], context: OperationContext, { signal, chunks }: CopyTime): Promise<Record<string, { rows: number }>> {
     const { source, destination, fence } = this.#options
     const copier = new Copier({
       source,
@@ -397,6 +389,7 @@ export class SlotSession {
       fence,
       lookup: this.#lookup,
       signal,
+      chunks,
       exclusive: async (work) => this.#records.run(work),
       onActivity: (text) => { this.#beAt(text) },
       onCommitted: this.#observe,

@@ -4,6 +4,7 @@ import { asRecordEnd, ZERO_LSN } from '../../../src/model/lsn.ts'
 import { parseSnapshot } from '../../../src/model/snapshot.ts'
 import type { ChunkCopy, KeyRange, Source } from '../../../src/model/source.ts'
 import { Copier } from '../../../src/replication/copier.ts'
+import { RunningChunks } from '../../../src/replication/running-chunks.ts'
 import { TableRuntime } from '../../../src/replication/table-runtime.ts'
 
 const PENDING: TableRecord = {
@@ -57,6 +58,28 @@ function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Sou
   return { source: source as Source, destination: destination as Destination }
 }
 
+/** A copier of these, that may begin what `chunks` lets it. */
+function copierOf(source: Source, destination: Destination, chunks: RunningChunks): Copier {
+  let tail: Promise<unknown> = Promise.resolve()
+  return new Copier({
+    source,
+    destination,
+    fence: { source: 's', slotName: 'slot', owner: 'o', epoch: 1 },
+    lookup: {} as RowLookup,
+    signal: new AbortController().signal,
+    chunks,
+    exclusive: async (work) => {
+      const turn = tail.then(work)
+      tail = turn.catch(() => undefined)
+      return turn
+    },
+    onActivity: () => undefined,
+    spec: { schemaChanges: 'apply' },
+    appliedLsn: () => ZERO_LSN,
+    onCommitted: () => undefined, onWaiting: () => undefined,
+  })
+}
+
 it('copies two chunks of one table at once: the reader that finds a plan being made waits for it', async () => {
   const copied: string[] = []
   let begun = 0
@@ -72,24 +95,28 @@ it('copies two chunks of one table at once: the reader that finds a plan being m
     await both
   })
   const table = new TableRuntime(PENDING)
-  let tail: Promise<unknown> = Promise.resolve()
-  const copier = new Copier({
-    source,
-    destination,
-    fence: { source: 's', slotName: 'slot', owner: 'o', epoch: 1 },
-    lookup: {} as RowLookup,
-    signal: new AbortController().signal,
-    exclusive: async (work) => {
-      const turn = tail.then(work)
-      tail = turn.catch(() => undefined)
-      return turn
-    },
-    onActivity: () => undefined,
-    spec: { schemaChanges: 'apply' },
-    appliedLsn: () => ZERO_LSN,
-    onCommitted: () => undefined, onWaiting: () => undefined,
-  })
+  const copier = copierOf(source, destination, new RunningChunks(() => undefined))
   await copier.run([table])
   expect(copied.sort()).toEqual(['1', '2', '3', 'end'])
   expect(table.record.state).toBe('streaming')
+})
+
+// Cause: a slice that was over ended the chunks that were being copied, and the next one began them anew: a chunk that took longer than a slice was never done.
+it('finishes the chunks that run, and begins no other, once a slice is over', async () => {
+  const copied: string[] = []
+  const ended: string[] = []
+  const chunks = new RunningChunks(() => ended.push('a chunk'))
+  const { source, destination } = fakes(async (upper) => {
+    copied.push(upper)
+    await Promise.resolve()
+    chunks.endWithThese()
+    expect(chunks.isSettled).toBe(false)
+  })
+  const table = new TableRuntime(PENDING)
+  await copierOf(source, destination, chunks).run([table])
+  expect(copied.length).toBeGreaterThan(0)
+  expect(copied.length).toBeLessThanOrEqual(2)
+  expect(ended).toHaveLength(copied.length)
+  expect(chunks.isSettled).toBe(true)
+  expect(table.record.copy?.chunks.filter(({ done }) => done !== null)).toHaveLength(copied.length)
 })
