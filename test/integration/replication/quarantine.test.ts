@@ -156,6 +156,38 @@ describe('a table that a value stops in the stream', () => {
     }
   })
 
+  it('goes on under another hint with its versions as if it had never stopped', async () => {
+    const pipeline = await pinnedPipeline('q_scd2', { writeMode: 'scd2' })
+    await using reference = new TestPipeline(database.url, specOf({ slotName: 'q_scd2_ref', tableNames: ['q_scd2', 'q_scd2_other'], writeMode: 'scd2' }))
+    try {
+      await reference.initialize()
+      await reference.catchUp()
+      const rounds = [
+        "BEGIN; UPDATE q_scd2 SET v = 98765.4321 WHERE id = 1; INSERT INTO q_scd2 VALUES (3, 3, 'three'), (4, 98765.4321, repeat('four', 3000)); INSERT INTO q_scd2_other VALUES (1); COMMIT",
+        'BEGIN; UPDATE q_scd2 SET id = 40 WHERE id = 4; UPDATE q_scd2 SET v = 8 WHERE id = 1; DELETE FROM q_scd2 WHERE id IN (2, 3); DELETE FROM q_scd2_other; COMMIT; INSERT INTO q_scd2 VALUES (2, 22.5)',
+        "UPDATE q_scd2 SET v = 40 WHERE id = 40; BEGIN; TRUNCATE q_scd2; INSERT INTO q_scd2 VALUES (1, 1.5, 'again'), (5, 5, NULL); COMMIT; UPDATE q_scd2 SET v = v * 1000 WHERE id = 5",
+      ]
+      for (const round of rounds) {
+        await pipeline.sql(round)
+        expect(tableOf(await pipeline.catchUp(), 'q_scd2')).toMatchObject({ state: 'failed' })
+      }
+      await restartWith(pipeline, { columns: {} })
+      await pipeline.sql('UPDATE q_scd2 SET v = 12345.678 WHERE id = 1')
+      const mended = await pipeline.catchUp()
+      expect(mended.copied).toEqual({})
+      expect(tableOf(mended, 'q_scd2')).toMatchObject({ state: 'streaming', truncates: 1 })
+      await reference.catchUp()
+      const versions = async (of: TestPipeline): Promise<unknown[][]> =>
+        of.query(`SELECT id, v::VARCHAR, md5(big), length(big)::INTEGER, _is_current, _valid_to, CASE WHEN _lsn > (SELECT min(_lsn) FROM public.q_scd2) THEN (_lsn, _valid_from)::VARCHAR END FROM public.q_scd2 ORDER BY _valid_from, id, _lsn`)
+      const found = await versions(pipeline)
+      expect(found.length).toBeGreaterThan(10)
+      expect(found).toEqual(await versions(reference))
+    } finally {
+      await reference.engine.drop({ source: 'shop', destination: 'warehouse', slotName: 'q_scd2_ref', publicationName: 'q_scd2_ref_pub', dropDestination: true }, reference.context())
+      await drop(pipeline)
+    }
+  })
+
   it.each([
     ['deleted', 'DELETE FROM %t WHERE id = 4'],
     ['truncated', "TRUNCATE %t; INSERT INTO %t VALUES (7, 7, 'seven')"],
