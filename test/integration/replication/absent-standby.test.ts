@@ -39,6 +39,8 @@ it.each(['merge', 'append'] as const)('loses and doubles nothing of commits that
   try {
     await setStandby('nobody')
     waiting.push(...writers.slice(0, 2).map(async (writer, index) => writer.query(`BEGIN; UPDATE ${writeMode}.later SET v = v + 1 WHERE id % 2 = ${String(index)}; INSERT INTO ${writeMode}.first VALUES (${String(200 + index)}, 1); COMMIT`)))
+    // Cause of a rare failure on a busy machine: the slice was done before they began.
+    await until(async () => (await pipeline.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")).rowCount, (count) => count === 2)
     const activities: string[] = []
     const context: OperationContext = { ...pipeline.context(), report: ({ activity }) => activities.push(activity) }
     const slice = pipeline.engine.runSlice({ spec: pipeline.spec, mode: 'stream', tableNames: null, untilLsn: 'now', maxBusyMs: 120_000, maxIdleMs: 120_000 }, context)
