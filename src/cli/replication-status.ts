@@ -42,10 +42,10 @@ export async function listOpenReplications(client: Client): Promise<readonly str
   return found.sort((a, b) => a.startTime.getTime() - b.startTime.getTime()).map(({ workflowId }) => workflowId)
 }
 
-/** The workflow's status with the activity's figures where they were taken later; warnings of both. */
+/** The workflow's status with the activity's figures and warnings (the workflow's own are among them) where they were taken later. */
 export function withLiveFigures(status: ReplicationStatus, live: ReplicationProgress | null): ReplicationStatus {
   if (live === null || live.asOf <= status.asOf) return status
-  return { ...status, ...live, warnings: [...new Set([...status.warnings, ...live.warnings])] }
+  return { ...status, ...live }
 }
 
 interface PendingActivity {

@@ -163,6 +163,8 @@ export interface SliceRequest {
   readonly maxBusyMs: number
   /** … and after this while idle. */
   readonly maxIdleMs: number
+  /** What the workflow itself warns of: the live figures carry it, so that they stand for the whole status. */
+  readonly warnings?: readonly string[]
 }
 
 export interface SliceResult {
@@ -184,6 +186,8 @@ export interface SliceResult {
   readonly untilLsn: string | null
   /** Is there a bound to the WAL that the slot shall hold back? Absent = not known. */
   readonly hasWalBudget?: boolean
+  /** What is to be told of the slot as it was at the end: true until somebody looks at it again. */
+  readonly slotWarnings?: readonly string[]
   /** The newest fault that was retried inside the slice and has not been followed by a success. */
   readonly lastError?: ErrorReport
 }

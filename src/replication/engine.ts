@@ -2,7 +2,7 @@ import type { Destination, PipelineKey, PipelineState } from '../model/destinati
 import { DomainError } from '../model/errors.ts'
 import { parseLsn } from '../model/lsn.ts'
 import type {
-  ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, OperationContext, RecoverRequest, ReleaseRequest, ReplicationEngine, RetryRequest,
+  ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, LiveProgress, OperationContext, RecoverRequest, ReleaseRequest, ReplicationEngine, RetryRequest,
   SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
 import type { CatalogLook, Source } from '../model/source.ts'
@@ -189,7 +189,10 @@ class Engine implements ReplicationEngine {
       this.#credentials.set(session, credentials)
       context.observe({ tag: 'sessionOpened' })
     }
-    return session.run(request, context)
+    const { warnings: known = [] } = request
+    const withKnown = ({ progress, ...live }: LiveProgress): LiveProgress =>
+      progress === undefined ? live : { ...live, progress: { ...progress, warnings: [...new Set([...known, ...progress.warnings])] } }
+    return session.run(request, { ...context, report: (live) => { context.report(withKnown(live)) } })
   }
 
   async #openSession(spec: ReplicationSpec, context: OperationContext): Promise<SlotSession> {

@@ -1,4 +1,4 @@
-import type { SlotFigures } from '../model/replication.ts'
+import type { SliceResult, SlotFigures } from '../model/replication.ts'
 import type { Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { endsWithin } from '../postgres/ends-within.ts'
@@ -17,6 +17,7 @@ export class SlotHealth {
   #newest: SourceHealth | null = null
   #looking: Promise<void> | null = null
   #spoolBytes = 0
+  #toldCount = 0
 
   constructor({ source, spec, spools }: { readonly source: Source; readonly spec: ReplicationSpec; readonly spools: Spools }) {
     this.#source = source
@@ -33,9 +34,16 @@ export class SlotHealth {
     return this.#newest === null ? null : slotFiguresOf(this.#newest, this.#spoolBytes)
   }
 
-  /** Is there a bound to the WAL that the slot shall hold back? False where it is not known. */
-  get hasWalBudget(): boolean {
-    return this.#newest !== null && walBudgetOf(this.#spec, this.#newest) !== null
+  /** The slot's part of a slice's result. */
+  tell(): Pick<SliceResult, 'hasWalBudget' | 'slotWarnings'> {
+    const slotWarnings = this.warnings
+    this.#toldCount = slotWarnings.length
+    return { hasWalBudget: this.#newest !== null && walBudgetOf(this.#spec, this.#newest) !== null, slotWarnings }
+  }
+
+  /** False where a warning has come or gone since {@link tell}: the workflow's status must not keep what is over, nor lack what has begun. */
+  get isTold(): boolean {
+    return this.warnings.length === this.#toldCount
   }
 
   get warnings(): readonly string[] {

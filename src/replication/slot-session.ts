@@ -178,13 +178,13 @@ export class SlotSession {
   }
 
   /** The data plane's part of the status, from what is known now. */
-  progress(): ReplicationProgress {
+  #progress(slotWarnings: readonly string[]): ReplicationProgress {
     const { appliedLsn, lastCommitTimeMicros } = this.#flow
     return progressOf([...this.#tables.values()].map(({ record }) => record), {
       appliedLsn,
       health: this.#health.newest,
       lagMs: this.#health.lagMs({ appliedLsn, lastCommitTimeMicros, nowMs: Date.now() }),
-      warnings: [...this.#options.warnings, ...this.#warned, ...this.#health.warnings],
+      warnings: [...this.#options.warnings, ...this.#warned, ...slotWarnings],
     })
   }
 
@@ -230,7 +230,7 @@ export class SlotSession {
 
   #resultOf(outcome: SliceOutcome, fromLsn: Lsn): SliceResult {
     return {
-      progress: this.progress(),
+      progress: this.#progress([]),
       ended: outcome.ended,
       hasTablesToCopy: this.#tablesToCopy(null).length > 0 || !this.#gaps.isSettled,
       transactions: this.#transactions,
@@ -239,7 +239,7 @@ export class SlotSession {
       fromLsn: formatLsn(fromLsn),
       toLsn: formatLsn(this.#flow.appliedLsn),
       untilLsn: outcome.untilLsn,
-      hasWalBudget: this.#health.hasWalBudget,
+      ...this.#health.tell(),
     }
   }
 
@@ -301,7 +301,7 @@ export class SlotSession {
     for (;;) {
       if (signal.aborted) return 'aborted'
       if (untilLsn !== null && this.#hasReached(untilLsn)) return 'done'
-      const idleEndMs = startMs + request.maxIdleMs
+      const idleEndMs = startMs + (this.#health.isTold ? request.maxIdleMs : Math.min(request.maxIdleMs, END_AFTER_CHANGES_MS))
       const { firstChangeMs } = this.#flow
       const busyEndMs = firstChangeMs === null ? idleEndMs : Math.max(startMs + request.maxBusyMs, firstChangeMs + END_AFTER_CHANGES_MS)
       const remainingMs = Math.min(idleEndMs, busyEndMs) - performance.now()
@@ -435,7 +435,7 @@ export class SlotSession {
 
   #report(context: OperationContext): void {
     const activity = this.#activity === '' ? `streaming, applied to ${formatLsn(this.#flow.appliedLsn)}` : this.#activity
-    context.report({ activity, progress: this.progress(), ...(this.#health.figures === null ? {} : { slot: this.#health.figures }) })
+    context.report({ activity, progress: this.#progress(this.#health.warnings), ...(this.#health.figures === null ? {} : { slot: this.#health.figures }) })
   }
 
   /** Lets go of slot and files. What was committed stays; what was staged is read again from the slot. Idempotent. */

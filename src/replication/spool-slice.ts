@@ -14,7 +14,7 @@ const LOOK_MS = 2_000
 /** What has been read is made durable, and confirmed, this often. */
 const SAVE_MS = 500
 const MAX_BACK_OFF_MS = 30_000
-/** Once something has been read the slice ends so soon, so that `status` shows it. */
+/** Once something has been read, or a warning has come or gone, the slice ends so soon, so that `status` shows it. */
 const SHOWN_MS = 15_000
 /** Of `max_slot_wal_keep_size`, where the input names no budget. */
 const DEFAULT_SHARE = 0.8
@@ -94,6 +94,7 @@ export class SpoolSlice {
     let endMs = startMs + maxMs
     const isAborted = (): boolean => signal.aborted
     let faults = 0
+    let warnedOf: number | null = null
     while (!isAborted() && performance.now() < endMs) {
       try {
         if ((await this.#look()) === null) return this.#resultOf('noBudget')
@@ -101,6 +102,9 @@ export class SpoolSlice {
           await this.#read(endMs)
           endMs = Math.min(endMs, startMs + SHOWN_MS)
         }
+        const warningCount = this.#warnings().length
+        warnedOf ??= warningCount
+        if (warningCount !== warnedOf) endMs = Math.min(endMs, startMs + SHOWN_MS)
         this.#lastError = null
         faults = 0
       } catch (error) {

@@ -244,6 +244,7 @@ export class ReplicateRun {
               untilLsn: null,
               maxBusyMs,
               maxIdleMs,
+              warnings: this.#state.warnings,
             }),
           (result) => onSlice(this.#state, result),
         )

@@ -74,6 +74,10 @@ export interface ReplicateState {
   readonly hasWalBudget: boolean
   /** What was seen of the slot since the last slice. */
   readonly watched: Omit<SpoolResult, 'ended'> | null
+  /** Of the slot, as the last slice left it. */
+  readonly slotWarnings?: readonly string[]
+  /** Options are others since, or it was paused since: what is watched is told soon. */
+  readonly isWatchDue?: boolean
   /** Of initialization. */
   readonly warnings: readonly string[]
 }
@@ -172,7 +176,7 @@ export function statusOf(state: ReplicateState): ReplicationStatus {
     lagMs: progress?.lagMs ?? null,
     retainedWalBytes: progress?.retainedWalBytes ?? null,
     tables: progress?.tables ?? {},
-    warnings: [...new Set([...state.warnings, ...(progress?.warnings ?? [])])],
+    warnings: [...new Set([...state.warnings, ...(progress?.warnings ?? []), ...(state.watched?.warnings ?? state.slotWarnings ?? [])])],
     ...(lastError === null ? {} : { lastError }),
   }
 }
@@ -180,23 +184,23 @@ export function statusOf(state: ReplicateState): ReplicationStatus {
 /** Figures of the slot that are newer than those of the last slice. */
 function withWatched(progress: ReplicationProgress, watched: ReplicateState['watched']): ReplicationProgress {
   if (watched === null) return progress
-  const { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, warnings } = watched
+  const { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes } = watched
   const lagBytes = sourceLsn === null || progress.appliedLsn === null ? progress.lagBytes : Math.max(0, Number(parseLsn(sourceLsn) - parseLsn(progress.appliedLsn)))
-  return { ...progress, asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, lagBytes, warnings: [...progress.warnings, ...warnings] }
+  return { ...progress, asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, lagBytes }
 }
 
 /** How long the slot is watched while nothing else is done; null = it is not. */
 export function watchMs(state: ReplicateState): number | null {
   if (!state.hasWalBudget || !state.isInitialized) return null
   const step = nextStep(state)
-  if (step.tag === 'wait') return state.failure === null ? MAX_IDLE_MS : null
+  if (step.tag === 'wait') return state.failure !== null ? null : state.isWatchDue === true ? FIRST_SLICE_MS : MAX_IDLE_MS
   // An outage of moments is not worth a connection.
   if (step.tag === 'backOff' && state.fault?.type === 'DestinationFailed' && step.delayMs >= MIN_WATCHED_MS) return step.delayMs
   return null
 }
 
 export function onWatched(state: ReplicateState, { ended, ...watched }: SpoolResult): ReplicateState {
-  return { ...state, watched, hasWalBudget: ended !== 'noBudget' }
+  return { ...state, watched, hasWalBudget: ended !== 'noBudget', isWatchDue: ended === 'aborted' && state.isWatchDue === true }
 }
 
 /** Time may mend it; only a slot that is lost stays so. */
@@ -264,6 +268,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
     hasTablesToCopy: tables.some((table) => table.state === 'pending' || table.state === 'snapshotting'),
     slicesSinceStart: 0,
     progress: result.progress,
+    slotWarnings: [],
     warnings: result.warnings,
   }
 }
@@ -274,6 +279,7 @@ export function onSlice(state: ReplicateState, result: SliceResult): ReplicateSt
     progress: result.progress,
     hasTablesToCopy: result.hasTablesToCopy,
     hasWalBudget: result.hasWalBudget ?? false,
+    slotWarnings: result.slotWarnings ?? [],
     watched: null,
     fault: result.lastError ?? null,
     faultCount: 0,
@@ -305,7 +311,7 @@ export function onRetryRefused(state: ReplicateState): ReplicateState {
 
 /** Options are others from the next activity on. */
 export function onOptions(state: ReplicateState, options: RunningOptions): ReplicateState {
-  return { ...state, options: { ...state.options, ...options }, hasWalBudget: state.hasWalBudget || options.walBudgetBytes !== undefined }
+  return { ...state, options: { ...state.options, ...options }, hasWalBudget: state.hasWalBudget || options.walBudgetBytes !== undefined, isWatchDue: true }
 }
 
 /** Somebody orders something for tables; it is the last one's number that tells which. */
@@ -341,7 +347,7 @@ export function onBackOffOver(state: ReplicateState): ReplicateState {
 }
 
 export function onPause(state: ReplicateState): ReplicateState {
-  return { ...state, isPauseRequested: true }
+  return { ...state, isPauseRequested: true, isWatchDue: true }
 }
 
 /** What waited for its back-off is tried at once: somebody is looking. */

@@ -1,6 +1,7 @@
 import { appendFileSync, existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
+import type { LiveProgress, SliceResult } from '../../../src/model/replication.ts'
 import { SegmentWriter } from '../../../src/replication/stream-spool.ts'
 import { CommitKiller, Killed, survive } from '../../support/commit-killer.ts'
 import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
@@ -140,6 +141,52 @@ describe('the spool of the stream', () => {
       await pipeline.catchUp()
       await requireEqual(pipeline)
     } finally {
+      await drop(pipeline)
+    }
+  })
+
+  it('is told of for as long as it is so: raised, the budget warns no more', async () => {
+    const pipeline = await spooling('s_raised', { spoolBudgetBytes: 1_000 })
+    try {
+      await write(pipeline, 100)
+      let looks = 0
+      expect((await pipeline.spool(() => looks++ > 60)).warnings.join()).toContain('the spool is full (spoolBudgetBytes 1000)')
+      pipeline.spec = { ...pipeline.spec, spoolBudgetBytes: 10 ** 9 }
+      expect((await pipeline.spool()).warnings.join()).not.toContain('is full')
+      await pipeline.catchUp()
+      await requireEqual(pipeline)
+    } finally {
+      await drop(pipeline)
+    }
+  })
+
+  it('what a stream warns of its slot is there in the live figures beside the workflow\'s warnings, and ends the slice when it is over', async () => {
+    const pipeline = await spooling('s_warned', { walBudgetBytes: 400_000 })
+    const told: (readonly string[])[] = []
+    const context = { ...pipeline.context(), report: ({ progress }: LiveProgress) => { if (progress !== undefined) told.push(progress.warnings) } }
+    const slice = async (maxIdleMs: number): Promise<SliceResult> =>
+      pipeline.engine.runSlice({ spec: pipeline.spec, mode: 'stream', tableNames: null, untilLsn: null, maxBusyMs: maxIdleMs, maxIdleMs, warnings: ['of the workflow'] }, context)
+    const isOfSlot = (warning: string): boolean => warning.startsWith('the slot holds back')
+    const holder = await pipeline.source.connect()
+    try {
+      // An open transaction: the slot cannot let go of what came since.
+      await holder.query("BEGIN; INSERT INTO s_warned.h VALUES (1, 'held')")
+      await pipeline.sql('CREATE TABLE s_warned.noise AS SELECT g, md5(g::text) FROM generate_series(1, 20000) g')
+      let held: SliceResult
+      do { held = await slice(1_000) } while (held.slotWarnings?.some(isOfSlot) !== true)
+      expect(held.progress.warnings.filter(isOfSlot)).toEqual([])
+      await slice(3_000)
+      expect(told.some((warnings) => warnings.includes('of the workflow') && warnings.filter(isOfSlot).length === 1)).toBe(true)
+      expect(told.filter((warnings) => warnings.filter(isOfSlot).length > 1)).toEqual([])
+      await holder.query('COMMIT')
+      await pipeline.sql('CHECKPOINT')
+      const startMs = performance.now()
+      const over = await slice(120_000)
+      expect(over.slotWarnings).toEqual([])
+      expect(performance.now() - startMs).toBeLessThan(100_000)
+    } finally {
+      await holder.query('ROLLBACK')
+      holder.release()
       await drop(pipeline)
     }
   })

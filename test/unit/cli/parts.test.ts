@@ -25,13 +25,13 @@ const STATUS: ReplicationStatus = { ...PROGRESS, phase: 'streaming', slotName: '
 describe('live figures', () => {
   const later: ReplicationProgress = { ...PROGRESS, asOf: '2024-01-01T00:00:10.000Z', appliedLsn: '0/18', warnings: ['from the activity'] }
 
-  it('win over the workflow\'s where they are newer, and keep its phase', () => {
+  it('win over the workflow\'s where they are newer, warnings too, and keep its phase', () => {
     expect(withLiveFigures(STATUS, later)).toMatchObject({
       phase: 'streaming',
       slotName: 's',
       appliedLsn: '0/18',
       asOf: later.asOf,
-      warnings: ['from the workflow', 'from the activity'],
+      warnings: ['from the activity'],
     })
   })
 

@@ -13,6 +13,7 @@ import {
   onBackOffOver,
   onFault,
   onInitialized,
+  onOptions,
   onOrder,
   onOrderDone,
   onOrderEnded,
@@ -302,7 +303,7 @@ describe('watching the slot', () => {
   const full: ErrorReport = { type: 'DestinationFailed', message: 'full', remedy: 'make room' }
 
   it('is done while paused, where there is a bound, and while a destination is down for long', () => {
-    expect(watchMs(onPause(running(true)))).toBe(120_000)
+    expect(watchMs(onPause(running(true)))).not.toBeNull()
     expect(watchMs(running(true))).toBeNull()
     expect(watchMs(onPause(running(false)))).toBeNull()
     expect(watchMs(onFault(onPause(running(true)), { report: lost, isRetryable: false }))).toBeNull()
@@ -310,6 +311,24 @@ describe('watching the slot', () => {
       Array.from({ length: count }).reduce<ReplicateState>((state) => onFault(state, { report, isRetryable: true }), running(true))
     expect([1, 5, 6, 9].map((count) => watchMs(faults(full, count)))).toEqual([null, null, 32_000, 60_000])
     expect(watchMs(faults(down, 9))).toBeNull()
+  })
+
+  it('tells soon after a pause and after other options, then seldom', () => {
+    const paused = onPause(running(true))
+    expect(watchMs(paused)).toBe(2_000)
+    const cancelled = onWatched(paused, { ...seen, ended: 'aborted' })
+    expect(watchMs(cancelled)).toBe(2_000)
+    const watched = onWatched(cancelled, { ...seen, ended: 'time' })
+    expect(watchMs(watched)).toBe(120_000)
+    expect(watchMs(onOptions(watched, { spoolBudgetBytes: 9 }))).toBe(2_000)
+  })
+
+  it('replaces what the last slice warned of the slot, as the next slice does', () => {
+    const warned = onSlice(running(true), { ...sliceOf(true), slotWarnings: ['the slot holds back 5 bytes'] })
+    expect(statusOf(warned).warnings).toEqual(['of the stream', 'of both', 'the slot holds back 5 bytes'])
+    const watched = onWatched(onPause(warned), { ...seen, warnings: ['the slot holds back 9 bytes'], ended: 'time' })
+    expect(statusOf(watched).warnings).toEqual(['of the stream', 'of both', 'the slot holds back 9 bytes'])
+    expect(statusOf(onSlice(warned, sliceOf(true))).warnings).toEqual(['of the stream', 'of both'])
   })
 
   it('gives the status newer figures until the next slice, and ends where there is no bound any more', () => {
