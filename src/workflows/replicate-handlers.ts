@@ -1,4 +1,4 @@
-import { condition, defineUpdate, setHandler } from '@temporalio/workflow'
+import { condition, defineUpdate, patched, setHandler } from '@temporalio/workflow'
 import { DomainError } from '../model/errors.ts'
 import type { TablesOrder } from '../model/replication.ts'
 import { type InputOrigin, parseApproveInput, parseEmptyInput, parseOptionsInput, parseRemoveInput, parseResyncInput, parseRetryInput, parseTablesInput } from '../model/spec-parse.ts'
@@ -152,11 +152,12 @@ async function retryFailed(run: ReplicateRun, input: RetryFailedInput): Promise<
   return run.status
 }
 
-/** Answers when the new slot is there, or an attempt has failed: while paused, or then, the status says so and the order stands for later. */
+/** Answers when the new slot is there, also while paused, or an attempt has failed: then the status says so and the order stands for later. */
 async function recover(run: ReplicateRun): Promise<ReplicationStatus> {
   // Of two at once the second waits for the first.
   if (canRecover(run.state)) {
-    run.change(onRecover(run.state))
+    // Versions before made the slot when it was resumed, and their histories say so.
+    run.change(onRecover(run.state, patched('recoverWhilePaused')))
     run.interrupt()
   }
   const { attemptCount } = run
@@ -168,6 +169,9 @@ async function recover(run: ReplicateRun): Promise<ReplicationStatus> {
 }
 
 function nothingLost({ state }: ReplicateRun): Error {
+  if (state.failure === null && state.isPauseRequested) {
+    return refusal('the replication is paused, and has not failed: whether its slot is lost shows when it goes on', 'send the update resume (cli resume); where status says SlotLost then, recover makes a new slot, also while it is paused again')
+  }
   const what = state.failure === null ? 'the replication has not failed' : `the replication has failed with ${state.failure.type}`
   return refusal(`${what}: recover makes a new slot after SlotLost, or where the source was restored or promoted`, state.failure === null ? 'nothing is to be done; resyncTables copies tables anew' : 'mend what lastError names, then update retryFailed goes on')
 }

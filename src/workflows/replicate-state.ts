@@ -21,7 +21,7 @@ import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/sta
  *   ▲  any of the three ── fault that time mends ──▶ the same phase, with lastError, after a back-off (1 s, ×2, up to 60 s)
  *   │  any of the three ── pause, and the running activity has ended ──▶ paused ── resume ──▶ back
  *   │  any of the three ── fault that no retry mends ──▶ failed
- *   ├── recover ────── failed      (a new slot is made in the place of the checks; whatever fails in that, retryFailed does it again)
+ *   ├── recover ────── failed      (a new slot is made in the place of the checks, also while paused; whatever fails in that, retryFailed does it again)
  *   └── retryFailed ── failed      (paused while failed: retryFailed leads to paused)
  * every phase ── stop, cancel ──▶ stopped
  * ```
@@ -50,6 +50,8 @@ export interface ReplicateState {
   readonly isBusy: boolean
   /** Update `recover` was sent: a new slot is to be made, in the place of the initialization. */
   readonly isRecovering: boolean
+  /** The new slot is made although it is paused, at most one attempt for each `recover`. */
+  readonly isRecoverDue?: boolean
   /** What is recovered from is `DifferentSource` alone: once the former source is back, its slot may be whole. */
   readonly onlySourceDiffered?: boolean
   /** An error that no retry mends. */
@@ -214,7 +216,7 @@ export function nextStep(state: ReplicateState): Step {
   if (state.isStopRequested || state.isStopped) return { tag: 'end' }
   const [order] = state.orders
   if (order !== undefined) return stepForOrder(state, order)
-  if (state.failure !== null || state.isPauseRequested) return { tag: 'wait' }
+  if (state.failure !== null || isHeld(state)) return { tag: 'wait' }
   if (state.isBackingOff) return { tag: 'backOff', delayMs: Math.min(MAX_BACK_OFF_MS, 1_000 * 2 ** (state.faultCount - 1)) }
   if (!state.isResolved) return { tag: 'resolve' }
   if (!state.isInitialized) return { tag: state.isRecovering ? 'recover' : 'initialize' }
@@ -222,9 +224,14 @@ export function nextStep(state: ReplicateState): Step {
   return { tag: 'slice', ...sliceLimits(state) }
 }
 
+/** A pause holds everything but the one attempt that `recover` asks for. */
+function isHeld({ isPauseRequested, isRecoverDue = false }: ReplicateState): boolean {
+  return isPauseRequested && !isRecoverDue
+}
+
 function stepForOrder(state: ReplicateState, { id, order }: PendingOrder): Step {
   if (!state.isResolved) return { tag: 'resolve' }
-  const begins = !state.isInitialized && state.failure === null && !state.isPauseRequested
+  const begins = !state.isInitialized && state.failure === null && !isHeld(state)
   return begins ? { tag: state.isRecovering ? 'recover' : 'initialize' } : { tag: 'changeTables', id, order }
 }
 
@@ -261,6 +268,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
     isInitialized: true,
     wasInitialized: true,
     isRecovering: false,
+    isRecoverDue: false,
     onlySourceDiffered: false,
     fault: null,
     faultCount: 0,
@@ -338,8 +346,8 @@ export function onOrderEnded(state: ReplicateState, id: number): ReplicateState 
 }
 
 export function onFault(state: ReplicateState, fault: { readonly report: ErrorReport; readonly isRetryable: boolean }): ReplicateState {
-  if (!fault.isRetryable) return { ...state, failure: fault.report, fault: null, faultCount: 0, isBackingOff: false }
-  return { ...state, fault: fault.report, faultCount: state.faultCount + 1, isBackingOff: true }
+  if (!fault.isRetryable) return { ...state, failure: fault.report, fault: null, faultCount: 0, isBackingOff: false, isRecoverDue: false }
+  return { ...state, isRecoverDue: false, fault: fault.report, faultCount: state.faultCount + 1, isBackingOff: true }
 }
 
 export function onBackOffOver(state: ReplicateState): ReplicateState {
@@ -347,7 +355,7 @@ export function onBackOffOver(state: ReplicateState): ReplicateState {
 }
 
 export function onPause(state: ReplicateState): ReplicateState {
-  return { ...state, isPauseRequested: true, isWatchDue: true }
+  return { ...state, isPauseRequested: true, isWatchDue: true, isRecoverDue: false }
 }
 
 /** What waited for its back-off is tried at once: somebody is looking. */
@@ -373,15 +381,16 @@ export function onRetry(state: ReplicateState, tableNames: readonly string[] | n
   }
 }
 
-/** Can `recover` mend what it has failed with? */
+/** Can `recover` mend what it has failed with? Also where it stands for later: a pause has ended the attempt, or a fault while it is paused. */
 export function canRecover(state: ReplicateState): boolean {
-  return state.failure !== null && (state.isRecovering || state.failure.type === 'SlotLost' || state.failure.type === 'DifferentSource')
+  if (state.failure === null) return state.isRecovering && state.isPauseRequested && state.isRecoverDue !== true
+  return state.isRecovering || state.failure.type === 'SlotLost' || state.failure.type === 'DifferentSource'
 }
 
-/** Goes on as {@link onRetry} does, with a new slot. A slot that was once seen to be lost stays so: a source that was put back may have come to look like the one that was. */
-export function onRecover(state: ReplicateState): ReplicateState {
+/** Goes on as {@link onRetry} does, with a new slot; `whilePaused`: at once, be it paused or not. A slot that was once seen to be lost stays so: a source that was put back may have come to look like the one that was. */
+export function onRecover(state: ReplicateState, whilePaused = true): ReplicateState {
   const onlySourceDiffered = state.failure?.type !== 'SlotLost' && (!state.isRecovering || state.onlySourceDiffered === true)
-  return { ...onRetry(state, []), isRecovering: true, onlySourceDiffered, pendingRetry: state.pendingRetry }
+  return { ...onRetry(state, []), isRecovering: true, isRecoverDue: whilePaused, onlySourceDiffered, pendingRetry: state.pendingRetry }
 }
 
 function merge(pending: PendingRetry | null, tableNames: readonly string[] | null): PendingRetry {

@@ -277,12 +277,16 @@ describe('replicate', () => {
     expect((await failureOf(handle.executeUpdate(recoverUpdate, { args: [{}] }))).message).toContain('has failed with AuthenticationFailed')
     await handle.executeUpdate(retryFailedUpdate, { args: [{}] })
     await untilStatus(handle, (status) => status.lastError?.type === 'DifferentSource')
-    // While it is paused the order stands; two of them are one.
+    // While it is paused the slot is made, too, and it stays paused. What fails in that is tried again by another one, or when it is resumed.
+    engine.faults.recover = [sourceDown()]
     await handle.executeUpdate(pauseUpdate, { args: [{}] })
-    expect((await handle.executeUpdate(recoverUpdate, { args: [{}] })).phase).toBe('paused')
+    expect(await handle.executeUpdate(recoverUpdate, { args: [{}] })).toMatchObject({ phase: 'paused', lastError: { type: 'SourceUnavailable' } })
+    const made = await handle.executeUpdate(recoverUpdate, { args: [{}] })
+    expect([made.phase, made.lastError, engine.namesOf('recover').length]).toEqual(['paused', undefined, 5])
+    expect(await failureOf(handle.executeUpdate(recoverUpdate, { args: [{}] }))).toMatchObject({ type: 'InvalidInput', message: expect.stringContaining('send the update resume') as string })
     await handle.executeUpdate(resumeUpdate, { args: [{}] })
     await untilStatus(handle, (status) => status.phase === 'streaming' && status.lastError === undefined)
-    expect(engine.namesOf('recover')).toHaveLength(4)
+    expect(engine.namesOf('recover')).toHaveLength(5)
     await handle.executeUpdate(stopUpdate, { args: [{}] })
   })
 

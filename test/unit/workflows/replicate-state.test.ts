@@ -5,6 +5,7 @@ import type { SliceResult } from '../../../src/model/replication.ts'
 import type { ReplicationProgress, TableState } from '../../../src/model/status.ts'
 import {
   begin,
+  canRecover,
   carriedState,
   end,
   hasSomethingToRetry,
@@ -59,6 +60,17 @@ const initialized = (states: Record<string, TableState> = { a: 'streaming' }): R
   onInitialized(onResolved(start), { progress: progress(states), warnings: ['of init', 'of both'] })
 
 describe('recover', () => {
+  it('makes the slot while it is paused, once for each order, and leaves it paused', () => {
+    const asked = onRecover(onFault(end(onPause(initialized())), { report: lost, isRetryable: false }))
+    expect([nextStep(asked).tag, nextStep(onResolved(asked)).tag]).toEqual(['resolve', 'recover'])
+    const made = onInitialized(onResolved(asked), { progress: progress({}), warnings: [] })
+    expect([phaseOf(made), statusOf(made).lastError, nextStep(made).tag]).toEqual(['paused', undefined, 'wait'])
+    for (const held of [onFault(onResolved(asked), { report: down, isRetryable: true }), onPause(asked)]) {
+      expect([nextStep(held).tag, canRecover(held), nextStep(onResolved(onRecover(held))).tag]).toEqual(['wait', true, 'recover'])
+      expect(nextStep(onResolved(onResume(held))).tag).toBe('recover')
+    }
+  })
+
   const other: ErrorReport = { type: 'DifferentSource', message: 'other', remedy: 'connect' }
   const failed = (state: ReplicateState, report: ErrorReport): ReplicateState => onFault(state, { report, isRetryable: false })
 
