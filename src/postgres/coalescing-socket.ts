@@ -157,8 +157,9 @@ export class CoalescingSocket extends Duplex {
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#cancelPause()
-    this.#socket.destroy()
-    callback(error)
+    // No sooner than the network's socket is closed: a TLS layer that fails destroys this stream before it tells why, and `pg` takes the first that it hears.
+    if (this.#socket.closed) callback(error)
+    else this.#socket.once('close', () => { callback(error) }).destroy()
   }
 
   /** The free part of the slab, a fresh slab when little is left. The first one is small: most connections never need more. */

@@ -117,6 +117,7 @@ describe('TLS in libpq\'s meaning', () => {
     }
     await sign('server', 'localhost', ['-addext', 'subjectAltName=DNS:localhost'])
     await sign('client', 'postgres', [])
+    await sign('renewed', 'postgres-renewed', [])
     for (const file of ['server.key', 'server.crt', 'ca.crt']) {
       await run('cp', [join(ours, file), join(directory, file)])
       await chmod(join(directory, file), 0o600)
@@ -176,6 +177,32 @@ describe('TLS in libpq\'s meaning', () => {
       'verify-full, public authorities': 'AuthenticationFailed',
       'client certificate': 'tls /CN=postgres',
     })
+  })
+
+  it('reads certificates that were replaced under their names at the next connection of a source that is at work', async () => {
+    const file = (name: string): string => join(ours, `replaced-${name}`)
+    const replace = async (name: string, by: string): Promise<unknown> => await run('cp', [join(ours, by), file(name)])
+    await Promise.all([replace('root.crt', 'other.crt'), replace('client.crt', 'client.crt'), replace('client.key', 'client.key')])
+    const fields = { sslmode: 'verify-full', sslrootcert: file('root.crt'), sslcert: file('client.crt'), sslkey: file('client.key') }
+    // Parsed once, as a worker holds it.
+    const source = parseCredentials({ host: 'localhost', port: server.port, database: 'postgres', username: server.user, password: server.password, ...fields })
+    const subjects = async (asking: pg.Client, clients: readonly pg.Client[]): Promise<unknown[]> => {
+      const pids = await Promise.all(clients.map(async (client) => (await client.query<{ pid: number }>('SELECT pg_catalog.pg_backend_pid() AS pid')).rows[0]?.pid))
+      const { rows } = await asking.query<{ pid: number; dn: string }>('SELECT pid, client_dn AS dn FROM pg_stat_ssl')
+      return pids.map((pid) => rows.find((row) => row.pid === pid)?.dn)
+    }
+    const copies = new CopyConnections(source)
+    await expect(connect(source)).rejects.toMatchObject({ kind: 'AuthenticationFailed' })
+    await expect(copies.acquire()).rejects.toMatchObject({ kind: 'AuthenticationFailed' })
+    await replace('root.crt', 'ca.crt')
+    const before = await connect(source)
+    await Promise.all([replace('client.crt', 'renewed.crt'), replace('client.key', 'renewed.key')])
+    const after = await connect(source)
+    const walsender = await connect(source, { replication: true })
+    const copying = await copies.acquire()
+    expect(await subjects(after, [before, after, walsender, copying.client])).toEqual(['/CN=postgres', ...Array.from({ length: 3 }, () => '/CN=postgres-renewed')])
+    await copying.release(false)
+    await Promise.all([copies.close(), endQuietly(before), endQuietly(after), endQuietly(walsender)])
   })
 
   it('carries copies, whose socket reads into the same memory again and again', async () => {
