@@ -83,6 +83,18 @@ const scenarios: Record<string, Scenario> = {
     await handle.executeUpdate(stopUpdate, NOTHING)
     return handle
   },
+  'replicate-recovered-while-paused': async (harness, engine) => {
+    const handle = await harness.startReplicate()
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    engine.faults.slice = [slotLost()]
+    await untilStatus(handle, (status) => status.phase === 'failed')
+    await handle.executeUpdate(pauseUpdate, NOTHING)
+    await handle.executeUpdate(recoverUpdate, NOTHING)
+    await handle.executeUpdate(resumeUpdate, NOTHING)
+    await untilStatus(handle, (status) => status.phase === 'streaming')
+    await handle.executeUpdate(stopUpdate, NOTHING)
+    return handle
+  },
   'replicate-orders-for-tables': async (harness, engine) => {
     engine.commitMs = 200
     const handle = await harness.startReplicate()
