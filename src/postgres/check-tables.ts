@@ -1,6 +1,6 @@
 import { remedyText } from '../model/remedy.ts'
 import type { PublishedOperation } from '../model/spec.ts'
-import { tableKey } from '../model/table-schema.ts'
+import { tableKey, type TableName } from '../model/table-schema.ts'
 import type { CatalogTable } from './catalog.ts'
 import { failureFinding, listNames, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import type { PublicationState } from './publication.ts'
@@ -25,7 +25,8 @@ export function checkTables(input: TableCheckInput): PreflightFinding[] {
   return [checkIdentity(input), ...checkLeaves(input), ...checkPartitionRoots(input), ...checkColumnNames(input)]
 }
 
-function publishesOldRows(operations: readonly PublishedOperation[]): boolean {
+/** Are operations published that name rows as they were? */
+export function publishesOldRows(operations: readonly PublishedOperation[]): boolean {
   return operations.includes('update') || operations.includes('delete')
 }
 
@@ -42,7 +43,8 @@ function checkIdentity(input: TableCheckInput): PreflightFinding {
   return identityFailure(without, input.publication)
 }
 
-function identityFailure(tables: readonly CatalogTable[], publication: PublicationState | null): PreflightFinding {
+/** What is wrong with tables whose updates and deletes are published, and which have nothing that tells their rows. */
+export function identityFailure(tables: readonly TableName[], publication: Pick<PublicationState, 'name'> | null): PreflightFinding {
   const insertOnly =
     publication === null
       ? 'Publish inserts only ("publish": "insert").'

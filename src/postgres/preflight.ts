@@ -11,6 +11,7 @@ import { describeCredentials, type SourceCredentials } from './credentials.ts'
 import { errorOfFindings, failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import { areOfPosition, listSnapshots } from './kept-snapshots.ts'
 import { checkPrivileges } from './privileges.ts'
+import { withoutUnfit } from './newcomers.ts'
 import { planPublication, type PublicationPlan } from './publication-plan.ts'
 import { publicationWarnings, wantedColumns } from './publication-warnings.ts'
 import { asPublished, readPublication, type PublicationState } from './publication.ts'
@@ -59,16 +60,17 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const listing = await listRelations(client)
   const requested = resolveRequestedTables(request, listing)
   const scope: NameScope = { schemaName: request.schemaName, schemas: listing.schemas }
-  const tables = await readTables(client, requested.tables.map((table) => table.oid), request.publicationName)
-  const leaves = await readLeaves(client, tables.filter((table) => table.isPartitioned === true).map((table) => table.oid))
+  const present = await readTables(client, requested.tables.map((table) => table.oid), request.publicationName)
+  const leaves = await readLeaves(client, present.filter((table) => table.isPartitioned === true).map((table) => table.oid))
   const publication = await readPublication(client, request.publicationName)
+  const kept = request.reset ? null : publication
+  const operations = kept?.operations ?? request.publish
+  const joining = withoutUnfit(request, present, (table) => checkTables({ tables: [table], leaves, includeColumns: new Map(), operations, publication: kept }))
+  const { tables } = joining
   const slot = request.isSlotOurs === true ? await readSlot(client, request.slotName) : await readReleasedSlot(client, request.slotName)
   const included = resolveIncludeColumns(request, { scope, tables })
-
   const { includeColumns } = included
-  const kept = request.reset ? null : publication
   const plan = planPublication({ request, server, publication: kept, tables, includeColumns })
-  const operations = kept?.operations ?? request.publish
   const wanted = tables.map((table) => limitColumns(kept === null ? table : asPublished(table, extended(kept, plan), server.identity.serverVersion), wantedColumns(table, includeColumns)))
   const isPersisted = request.snapshotMode === 'persisted' && request.recovers !== true
   const hasSnapshots = isPersisted && slot !== null && areOfPosition(await listSnapshots(client, request.slotName), slot.confirmedFlushLsn)
@@ -78,6 +80,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
     version,
     ...checkNames(request),
     ...requested.findings,
+    ...joining.findings,
     ...included.findings,
     ...checkServer(server, { newSlot: slot === null, failoverSlot: request.makesFailoverSlot === true && (slot === null || makesSlotAnew(request)), publicationChange: plan.statements.length > 0 || request.reset }),
     ...checkTables({ tables, leaves, includeColumns, operations, publication: kept }),

@@ -2,13 +2,16 @@ import type { KnownTable } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { tableKey, type TableName } from '../model/table-schema.ts'
 import { failureFinding, listNames, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
+import { isNewcomer, withoutUnfit } from './newcomers.ts'
 import type { ListedRelation, Listing } from './relations.ts'
 import type { SourceRequest } from './source-request.ts'
 import { quoteTable } from './sql.ts'
 import { findCaseConflicts, nearMissRemedy, parseTableName } from './table-names.ts'
 
 /** What tells which relations are meant. */
-export interface TableRequest extends Pick<SourceRequest, 'schemaName' | 'tableNames' | 'knownTables' | 'addedTables' | 'removedTables'> {
+export interface TableRequest
+  extends Pick<SourceRequest, 'schemaName' | 'tableNames' | 'knownTables' | 'addedTables' | 'removedTables'>,
+    Partial<Pick<SourceRequest, 'destinationHasState' | 'reset'>> {
   /** True where rows are read without a slot: then it does not matter what is in the WAL, or in the stream under which name. */
   readonly readsRows?: boolean
 }
@@ -30,8 +33,15 @@ export function resolveRequestedTables(request: TableRequest, listing: Listing):
   const kept = tables.filter((table) => !isRemoved(request, table))
   const added = addedTables(request, listing)
   const all = [...new Map([...kept, ...added.tables].map((table) => [table.oid, table])).values()]
-  const found = [...findings, ...added.findings]
-  return { tables: all, findings: [...found, ...caseFindings(all), ...summary(all, found)] }
+  const joining = withoutUnfit(request, all, (table) => caseFindings([table, ...rivalsOf(table, all, request)]))
+  const found = [...findings, ...added.findings, ...joining.findings]
+  return { tables: joining.tables, findings: [...found, ...caseFindings(joining.tables), ...summary(joining.tables, found)] }
+}
+
+/** Those that keep their name before a newcomer: of two of them, the first. */
+function rivalsOf(table: ListedRelation, tables: readonly ListedRelation[], request: TableRequest): readonly ListedRelation[] {
+  const name = tableKey(table).toLowerCase()
+  return tables.filter((other, index) => other !== table && tableKey(other).toLowerCase() === name && (!isNewcomer(request, other) || index < tables.indexOf(table)))
 }
 
 /** Was it taken out by an update? */

@@ -7,7 +7,9 @@ import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
 import { isShapedAs, modesOf, shapesOf, shapingIn, type Shaping } from '../model/shapes.ts'
 import { defaultWriteMode, type PublishedOperation, type ReplicationSpec, type WriteMode } from '../model/spec.ts'
 import { tableKey, type TableName, type TableSchema } from '../model/table-schema.ts'
+import { identityFailure, publishesOldRows } from '../postgres/check-tables.ts'
 import type { SourceInit } from '../postgres/initialize.ts'
+import { stayingOut } from '../postgres/newcomers.ts'
 import type { SourceInspection } from '../postgres/preflight.ts'
 import { isRemoved } from '../postgres/requested-tables.ts'
 import { formerNamesOf, resolveTableMap } from '../postgres/table-names.ts'
@@ -217,6 +219,10 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   const looked = await source.look(isTaken ? live.map(({ oid }) => oid) : [], null)
   // Somebody's publication need not send what the input asks for.
   const { operations } = looked
+  if (publishesOldRows(operations) && !hasIdentity(schema)) {
+    const { message, remedy } = identityFailure([schema], { name: spec.publicationName })
+    return { record: null, others: [], warning: `${stayingOut(schema)}${reportText({ message, remedy: remedy ?? '' })}` }
+  }
   const seen = isTaken ? looked : null
   const names = new Map((seen?.tables ?? []).map((table) => [table.oid, table]))
   const followed = await followNames(destination, fence, { spec, records: live, names })
@@ -248,8 +254,9 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
   }
 }
 
-function stayingOut(table: TableName): string {
-  return `${tableKey(table)} stays out until this is mended: `
+/** Is there something that tells its rows in updates and deletes? Else PostgreSQL refuses them to whoever writes there. */
+function hasIdentity({ replicaIdentity, key }: TableSchema): boolean {
+  return replicaIdentity === 'full' || (replicaIdentity !== 'nothing' && key.length > 0)
 }
 
 /** Adds a newcomer's warning to what is warned of, or takes out why it stayed out. */
