@@ -70,9 +70,9 @@ async function checkSources(config: Config, spec: UnresolvedSpec | null): Promis
   const wanted = spec === null || failure !== null ? null : resolveSource(config, spec.source).name
   let inspection: SourceInspection | null = null
   const found = await Promise.all(
-    Object.values(config.sources).map(async ({ name, credentials }): Promise<readonly Check[]> => {
+    Object.values(config.sources).map(async ({ name, credentials, makesFailoverSlots }): Promise<readonly Check[]> => {
       const request = spec !== null && name === wanted ? sourceRequest(spec) : null
-      const preflight = await runPreflight(credentials, request)
+      const preflight = await runPreflight(credentials, { request, makesFailoverSlots })
       inspection = preflight.inspection ?? inspection
       // That something could be made under a name that nobody gave is nothing to tell.
       const told = preflight.findings.filter((finding) => finding.state !== 'ok' || !finding.message.includes(`"${UNNAMED}"`))

@@ -1,15 +1,15 @@
 import { remedyText } from '../model/remedy.ts'
 import { failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import { OLDEST_SERVER_VERSION, type ServerFacts } from './server.ts'
-import { IDLE_SLOTS } from './slot.ts'
+import { IDLE_SLOTS, type SlotDetails } from './slot.ts'
 import { quoteIdentifier, quoteLiteral } from './sql.ts'
 
 /** What the checks of the server need to know beside it. */
 export interface ServerNeeds {
   /** True where a slot has to be made. */
   readonly newSlot: boolean
-  /** True where that slot is to be a failover slot. */
-  readonly failoverSlot?: boolean
+  /** Where slots of this source are to be failover slots: the one that is there, null for one that has to be made. */
+  readonly failoverSlot?: Pick<SlotDetails, 'name' | 'isFailover'> | null
   /** True where the publication has to be made or altered. */
   readonly publicationChange: boolean
 }
@@ -36,16 +36,30 @@ export function checkVersion(server: ServerFacts): PreflightFinding {
  * Source: https://www.postgresql.org/docs/current/logical-replication-config.html
  */
 export function checkServer(server: ServerFacts, needs: ServerNeeds): PreflightFinding[] {
-  return [checkRecovery(server, needs), checkWalLevel(server), checkSlots(server, needs), ...(needs.failoverSlot === true ? [checkFailoverSlot(server)] : []), checkWalSenders(server), checkReplicationRole(server)]
+  return [checkRecovery(server, needs), checkWalLevel(server), checkSlots(server, needs), ...(needs.failoverSlot === undefined ? [] : [checkFailoverSlot(server, needs.failoverSlot)]), checkWalSenders(server), checkReplicationRole(server)]
 }
 
-/** Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS-SYNCHRONIZATION */
-function checkFailoverSlot(server: ServerFacts): PreflightFinding {
+/**
+ * One that is there stays what it is: nothing is refused for it.
+ *
+ * Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS-SYNCHRONIZATION
+ */
+function checkFailoverSlot(server: ServerFacts, slot: Pick<SlotDetails, 'name' | 'isFailover'> | null): PreflightFinding {
   const name = 'failover slot'
+  const title = slot === null ? 'the slot' : `slot ${JSON.stringify(slot.name)}`
+  if (slot?.isFailover === true) return okFinding(name, `${title} is a failover slot`)
+  const hindrance = server.identity.serverVersion < 170_000 ? 'failover slots came with PostgreSQL 17' : server.isInRecovery ? 'the server is a standby: failover slots are made on the primary' : null
   const advice = 'Set failoverSlots of this source to "off".'
-  if (server.identity.serverVersion < 170_000) return failureFinding({ name, kind: 'SourceNotReady', message: 'failoverSlots is on for this source; failover slots came with PostgreSQL 17', advice })
-  if (server.isInRecovery) return failureFinding({ name, kind: 'SourceNotReady', message: 'failoverSlots is on for this source, and the server is a standby: failover slots are made on the primary', advice })
-  return okFinding(name, 'the slot will be a failover slot')
+  if (hindrance !== null) {
+    const message = `failoverSlots is on for this source; ${hindrance}`
+    return slot === null ? failureFinding({ name, kind: 'SourceNotReady', message, advice }) : warningFinding(name, `${message}: ${title} stays an ordinary one`, advice)
+  }
+  if (slot === null) return okFinding(name, `${title} will be a failover slot`)
+  return warningFinding(
+    name,
+    `failoverSlots is on for this source, and ${title} is none: standbys do not have it`,
+    remedyText('While its replication is paused or stopped, on a replication connection (psql "dbname=… replication=database"):', [`ALTER_REPLICATION_SLOT ${quoteIdentifier(slot.name)} (FAILOVER true)`]),
+  )
 }
 
 function checkRecovery(server: ServerFacts, needs: ServerNeeds): PreflightFinding {

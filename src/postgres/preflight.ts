@@ -82,7 +82,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
     ...requested.findings,
     ...joining.findings,
     ...included.findings,
-    ...checkServer(server, { newSlot: slot === null, failoverSlot: request.makesFailoverSlot === true && (slot === null || makesSlotAnew(request)), publicationChange: plan.statements.length > 0 || request.reset }),
+    ...checkServer(server, { newSlot: slot === null, ...(request.makesFailoverSlot === true ? { failoverSlot: makesSlotAnew(request) ? null : slot } : {}), publicationChange: plan.statements.length > 0 || request.reset }),
     ...checkTables({ tables, leaves, includeColumns, operations, publication: kept }),
     ...checkPrivileges({ request, server, publication, plan, tables: wanted, relations: requested.tables }),
     ...(request.isSlotOurs === true ? [] : checkSlot(slotInput)),
@@ -98,6 +98,13 @@ export function requireReady(inspection: SourceInspection): void {
   if (error !== null) throw error
 }
 
+export interface PreflightOptions {
+  /** What a replication is to be; null = the server alone is checked. */
+  readonly request: SourceRequest | null
+  /** Slots of this source are to be failover slots. */
+  readonly makesFailoverSlots: boolean
+}
+
 /** What `doctor` learns of a source. */
 export interface Preflight {
   readonly findings: readonly PreflightFinding[]
@@ -109,18 +116,18 @@ export interface Preflight {
  * All checks as a list, for `doctor`: the connection first, then the server, and with a request its tables, privileges, publication and
  * slot. Never throws a `DomainError`: what cannot be checked is a failure of the check before it.
  */
-export async function runPreflight(credentials: SourceCredentials, request: SourceRequest | null): Promise<Preflight> {
+export async function runPreflight(credentials: SourceCredentials, { request, makesFailoverSlots }: PreflightOptions): Promise<Preflight> {
   try {
     const client = await connect(credentials)
     const connected = okFinding('connection', `connected to ${describeCredentials(credentials)}`)
     try {
       if (request !== null) {
-        const inspection = await inspectSource(client, request)
+        const inspection = await inspectSource(client, { ...request, makesFailoverSlot: makesFailoverSlots })
         return { findings: [connected, ...inspection.findings, ...(await surveyed(client, inspection.server))], inspection }
       }
       const server = await readServerFacts(client)
       const version = checkVersion(server)
-      const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, publicationChange: true }), ...(await surveyed(client, server))]
+      const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, ...(makesFailoverSlots ? { failoverSlot: null } : {}), publicationChange: true }), ...(await surveyed(client, server))]
       return { findings: [connected, ...findings], inspection: null }
     } finally {
       await endQuietly(client)

@@ -248,7 +248,7 @@ describe.each(testServers())('checks before anything is changed, $name', ({ url 
   })
 
   it('lists its checks for doctor, the connection among them', async () => {
-    const listed = (await runPreflight(source.credentials, null)).findings
+    const listed = (await runPreflight(source.credentials, { request: null, makesFailoverSlots: false })).findings
     // Slots of other tests may be in any state.
     expect(listed.filter(({ name }) => name !== 'slot health').map((finding) => `${finding.name}: ${finding.state}`)).toEqual([
       'connection: ok',
@@ -263,7 +263,7 @@ describe.each(testServers())('checks before anything is changed, $name', ({ url 
       'version features: ok',
     ])
     const nobody = parseCredentials({ host: '127.0.0.1', port: 1, username: 'nobody', password: 'hunter2' })
-    const { findings } = await runPreflight(nobody, null)
+    const { findings } = await runPreflight(nobody, { request: null, makesFailoverSlots: false })
     expect(findings).toEqual([expect.objectContaining({ name: 'connection', state: 'failure', kind: 'SourceUnavailable' })])
     expect(JSON.stringify(findings)).not.toContain('hunter2')
   })
@@ -287,7 +287,7 @@ describe('a server that is not set up for logical replication', () => {
     const sender = new pg.Client({ host, port, database, user: username, password: password ?? '', ...({ replication: 'true' } as object) })
     sender.on('error', () => undefined)
     await sender.connect()
-    const failed = (await runPreflight(credentials, null)).findings.filter((finding) => finding.state === 'failure')
+    const failed = (await runPreflight(credentials, { request: null, makesFailoverSlots: false })).findings.filter((finding) => finding.state === 'failure')
     expect(failed.map((finding) => [finding.name, finding.kind])).toEqual([
       ['wal_level', 'SourceNotReady'],
       ['replication slots', 'SourceNotReady'],

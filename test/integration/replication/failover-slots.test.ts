@@ -1,5 +1,10 @@
-import { afterAll, beforeAll, expect, inject, it } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
+import { documentOf, run } from '../../support/command-line.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
@@ -53,4 +58,45 @@ it('is refused before anything is made on a server that has none', async () => {
   await pipeline.sql('CREATE TABLE older (id int PRIMARY KEY)')
   await expect(pipeline.initialize()).rejects.toMatchObject({ kind: 'SourceNotReady', message: expect.stringContaining('failover slots came with PostgreSQL 17') as string, remedy: expect.stringContaining('failoverSlots') as string })
   expect((await pipeline.source.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'older' UNION ALL SELECT 1 FROM pg_publication")).rowCount).toBe(0)
+})
+
+it('is checked by doctor: what a slot that is there is, what one will be that is made, and on a server that has none', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'doctor-'))
+  const client = new pg.Client({ connectionString: server.url })
+  await client.connect()
+  vi.stubEnv('TEMPORAL_ADDRESS', '127.0.0.1:1')
+  const doctor = async (url: string, ...args: readonly string[]): Promise<readonly unknown[]> => {
+    const file = join(directory, 'replication.toml')
+    writeFileSync(file, `[sources.shop]\ncredentials = ${JSON.stringify(url)}\nfailoverSlots = "on"\n[destinations.warehouse]\npath = "w.duckdb"\n`)
+    vi.stubEnv('REPLICATION_CONFIG', file)
+    const { checks } = documentOf(await run('doctor', ...args, '--json')) as { readonly checks: readonly { readonly name: string; readonly state: string; readonly message: string; readonly remedy: string | null }[] }
+    return checks.filter(({ name }) => name === 'failover slot').map(({ state, message, remedy }) => [state, message, remedy])
+  }
+  const named = ['--publication', 'seen', '--tables', 'seen', '--slot'] as const
+  try {
+    await client.query('CREATE TABLE seen (id int PRIMARY KEY)')
+    await client.query("SELECT pg_create_logical_replication_slot('seen', 'pgoutput')")
+    expect(await doctor(server.url)).toEqual([['ok', 'the slot will be a failover slot', null]])
+    expect(await doctor(server.url, ...named, 'unseen')).toEqual([['ok', 'the slot will be a failover slot', null]])
+    const [[state, message, remedy] = []] = (await doctor(server.url, ...named, 'seen')) as readonly string[][]
+    expect([state, message]).toEqual(['warning', 'failoverSlots is on for this source, and slot "seen" is none: standbys do not have it'])
+    // What it says to run makes it one.
+    const walsender = new pg.Client({ connectionString: server.url, replication: 'database' } as pg.ClientConfig)
+    await walsender.connect()
+    await walsender.query(remedy?.split('\n').at(-1) ?? '')
+    await walsender.end()
+    expect(await doctor(server.url, ...named, 'seen')).toEqual([['ok', 'slot "seen" is a failover slot', null]])
+
+    await using pipeline = new TestPipeline(older.url, specOf({ slotName: 'old_seen', tableNames: ['seen'] }))
+    await pipeline.sql('CREATE TABLE seen (id int PRIMARY KEY)')
+    await pipeline.sql("SELECT pg_create_logical_replication_slot('old_seen', 'pgoutput')")
+    const off = 'Set failoverSlots of this source to "off".'
+    expect(await doctor(older.url)).toEqual([['failure', 'failoverSlots is on for this source; failover slots came with PostgreSQL 17', off]])
+    expect(await doctor(older.url, ...named, 'old_seen')).toEqual([['warning', 'failoverSlots is on for this source; failover slots came with PostgreSQL 17: slot "old_seen" stays an ordinary one', off]])
+    await pipeline.sql("SELECT pg_drop_replication_slot('old_seen')")
+  } finally {
+    await client.end()
+    vi.unstubAllEnvs()
+    rmSync(directory, { recursive: true, force: true })
+  }
 })

@@ -63,7 +63,11 @@ async function expectEqual(pipeline: TestPipeline, table: string): Promise<void>
 it('copies and streams from a standby, whose publication the primary has made', { timeout: 240_000 }, async () => {
   await atPrimary.query("CREATE TABLE far (id int PRIMARY KEY, v text); INSERT INTO far SELECT g, 'copied' FROM generate_series(1, 1000) g; CREATE PUBLICATION far_pub FOR TABLE far")
   await untilReplayed()
-  await using pipeline = new TestPipeline(standby.url, specOf({ slotName: 'far', publicationName: 'far_pub', tableNames: ['far'] }))
+  const spec = specOf({ slotName: 'far', publicationName: 'far_pub', tableNames: ['far'] })
+  await using asking = new TestPipeline(standby.url, spec, { makesFailoverSlots: () => true })
+  await expect(asking.initialize()).rejects.toMatchObject({ kind: 'SourceNotReady', message: expect.stringContaining('failover slots are made on the primary') as string, remedy: expect.stringContaining('failoverSlots') as string })
+  expect((await atStandby.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'far'")).rowCount).toBe(0)
+  await using pipeline = new TestPipeline(standby.url, spec)
   // A slot there waits for what the primary says of running transactions: every 15 s by itself.
   const hastening = setInterval(() => void atPrimary.query('SELECT pg_log_standby_snapshot()'), 500)
   try {
