@@ -3,6 +3,7 @@ import type { Destination, PipelineKey, PipelineState, TableRecord } from '../mo
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, type Lsn } from '../model/lsn.ts'
 import type { OperationContext, SliceRequest, SliceResult } from '../model/replication.ts'
+import type { Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { NOTHING_VERIFIED, type VerifyProgress, type VerifyRequest, type VerifyResult } from '../model/verification.ts'
 import { differentSource } from '../postgres/check-identity.ts'
@@ -68,7 +69,7 @@ export async function verify(dependencies: VerifyDependencies, request: VerifyRe
         maxRowsPerSecond: request.maxRowsPerSecond,
         signal: ended.signal,
         endsAtMs: performance.now() + request.maxMs,
-        reach: async (lsn) => { await Promise.race([reach(dependencies, lsn, { isOurs, context, signal: ended.signal, say: () => { context.report({ activity: `${activity}; waiting until ${formatLsn(lsn)} is applied` }) } }), failed]) },
+        reach: async (lsn) => { await Promise.race([reach(dependencies, lsn, { source, isOurs, context, signal: ended.signal, say: () => { context.report({ activity: `${activity}; waiting until ${formatLsn(lsn)} is applied` }) } }), failed]) },
         committedLsn: async () => (await source.health(key.slotName)).committedLsn,
         onActivity: (text) => {
           activity = text
@@ -120,8 +121,11 @@ async function stream({ runSlice }: VerifyDependencies, spec: ReplicationSpec, c
 async function reach(
   { destination, key, session }: VerifyDependencies,
   lsn: Lsn,
-  { isOurs, context, signal, say }: { readonly isOurs: boolean; readonly context: OperationContext; readonly signal: AbortSignal; readonly say: () => void },
+  { source, isOurs, context, signal, say }: { readonly source: Source; readonly isOurs: boolean; readonly context: OperationContext; readonly signal: AbortSignal; readonly say: () => void },
 ): Promise<void> {
+  if (session()?.hasApplied(lsn) === true) return
+  // Our own reading writes WAL that is behind the last commit.
+  await source.flushWal()
   let readAtMs = performance.now()
   let askAtMs = performance.now() + ASK_OWNER_MS
   for (;;) {
