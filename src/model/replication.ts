@@ -244,6 +244,8 @@ export interface ChangeTablesResult {
   /** All tables as they are now. */
   readonly tables: ReplicationProgress['tables']
   readonly warnings: readonly string[]
+  /** `schema.table` of those that were looked at anew: what was warned of them before is over, or stands in `warnings`. Absent in histories of earlier versions. */
+  readonly about?: readonly string[]
 }
 
 export interface DropRequest {

@@ -5,6 +5,8 @@ import { asPublished, type PublicationState } from './publication.ts'
 import type { SourceRequest } from './source-request.ts'
 import { quoteTable } from './sql.ts'
 
+const COLUMN_LISTS_SINCE = 150_000
+
 export interface PublicationWarningInput {
   readonly request: SourceRequest
   readonly publication: PublicationState
@@ -88,9 +90,28 @@ function columnWarnings(input: PublicationWarningInput): string[] {
     if (named.length > 0 && table.replicaIdentity !== 'full') {
       warnings.push(`the key of ${key} has a generated column that is not sent (${listNames(named)}): the first update or delete of it stops that table, unless it gets REPLICA IDENTITY FULL before: ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL`)
     }
-    if (unlisted.length > 0) warnings.push(`publication ${JSON.stringify(input.publication.name)} lists columns of ${key}; left out: ${listNames(unlisted)}`)
+    const publication = JSON.stringify(input.publication.name)
+    if (unlisted.length > 0) warnings.push(`publication ${publication} lists columns of ${key}; left out: ${listNames(unlisted)}. ${relisting(table, input)}`)
+    const spare = spareColumns(table, { ...input, wanted, sent })
+    if (spare.length > 0) warnings.push(`publication ${publication} sends columns of ${key} that includeColumns does not name: they leave the server, and are dropped here: ${listNames(spare)}. ${relisting(table, input)}`)
   }
   return warnings
+}
+
+/** Columns that a column list of the publication could keep at the server. */
+function spareColumns(table: CatalogTable, { publication, includeColumns, serverVersion, wanted, sent }: PublicationWarningInput & { readonly wanted: ReadonlySet<string>; readonly sent: ReadonlySet<string> }): readonly string[] {
+  const isListed = publication.tables.some((member) => member.oid === table.oid && member.isListed)
+  if (!isListed || publication.schemas.length > 0 || serverVersion < COLUMN_LISTS_SINCE || !includeColumns.has(tableKey(table))) return []
+  const needed = publication.operations.some((operation) => operation === 'update' || operation === 'delete') ? table.identityColumns : []
+  return [...sent].filter((column) => !wanted.has(column) && !needed.includes(column))
+}
+
+/** How a publication's columns of a table become those that the input names; one that is used stays as it is otherwise. */
+function relisting(table: CatalogTable, { request, publication }: PublicationWarningInput): string {
+  const isOurs = publication.isOwned && [...publication.notes.keys()].every((slotName) => slotName === request.slotName)
+  return isOurs
+    ? `To have what includeColumns says: the updates removeTables, then addTables, of ${tableKey(table)} (cli remove, cli add) publish it with these columns and copy it anew`
+    : `Who owns the publication may change its list; then resync the table`
 }
 
 /** Names of the columns that were asked for: all, or those included and the key. */

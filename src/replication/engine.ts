@@ -5,6 +5,7 @@ import type {
   ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, LiveProgress, OperationContext, RecoverRequest, ReleaseRequest, ReplicationEngine, RetryRequest,
   SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
+import { withoutTables } from '../model/settled-warnings.ts'
 import type { CatalogLook, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
@@ -267,7 +268,7 @@ class Engine implements ReplicationEngine {
       const state = await destination.loadPipeline(key)
       if (state?.appliedLsn == null) throw await this.#missingState(spec, destination)
       await requireOwner(state, context)
-      return carryOut(order, {
+      const result = await carryOut(order, {
         spec,
         credentials,
         destination,
@@ -281,6 +282,9 @@ class Engine implements ReplicationEngine {
         },
         look: async (oids) => lookOnce(credentials, spec, oids),
       })
+      const name = JSON.stringify(key)
+      this.#warnings.set(name, withoutTables(this.#warnings.get(name) ?? [], result.about ?? []))
+      return result
     })
   }
 

@@ -16,6 +16,8 @@ import { registrationsOf, reshapingsOf } from './registration.ts'
 import { copiedAnew, toGoOn } from './retry.ts'
 import { approvedAsIs, isPending, withApproval, withoutPending } from './schema-approval.ts'
 
+const NOTHING_SAID: OrderOutcome = { warnings: [], about: [] }
+
 /** What an order is carried out on. */
 export interface TableOrderContext {
   readonly spec: ReplicationSpec
@@ -56,13 +58,19 @@ export async function carryOut(order: TablesOrder, on: TableOrderContext): Promi
   }
 }
 
-async function resultOf({ destination, state: { key, appliedLsn } }: TableOrderContext, warnings: readonly string[]): Promise<ChangeTablesResult> {
-  const state = await destination.loadPipeline(key)
-  const progress = progressOf(state?.tables ?? [], { appliedLsn: appliedLsn ?? state?.appliedLsn ?? ZERO_LSN, health: null, lagMs: null, warnings })
-  return { tables: progress.tables, warnings: progress.warnings }
+/** What an order warns of, and the tables that it has looked at anew. */
+interface OrderOutcome {
+  readonly warnings: readonly string[]
+  readonly about: readonly string[]
 }
 
-async function addTables(tableNames: readonly string[], on: TableOrderContext): Promise<readonly string[]> {
+async function resultOf({ destination, state: { key, appliedLsn } }: TableOrderContext, { warnings, about }: OrderOutcome): Promise<ChangeTablesResult> {
+  const state = await destination.loadPipeline(key)
+  const progress = progressOf(state?.tables ?? [], { appliedLsn: appliedLsn ?? state?.appliedLsn ?? ZERO_LSN, health: null, lagMs: null, warnings })
+  return { tables: progress.tables, warnings: progress.warnings, about }
+}
+
+async function addTables(tableNames: readonly string[], on: TableOrderContext): Promise<OrderOutcome> {
   const { spec, destination, state, context, look } = on
   const registrations = ({ tables, scope, publishedOperations }: PublishedTables): readonly TableRegistration[] =>
     registrationsOf(spec, { tables, scope, publishedOperations, otherTables: othersOf(on, tables) }, state.tables)
@@ -85,24 +93,25 @@ async function addTables(tableNames: readonly string[], on: TableOrderContext): 
     gone: new Set(live.filter((oid) => !there.has(oid))),
     amendment: withAdded(amendmentOf(spec, present), published.tables),
   })
-  return published.warnings
+  return { warnings: published.warnings, about: published.tables.map(tableKey) }
 }
 
-async function removeTables({ tableNames, dropDestination }: Extract<TablesOrder, { tag: 'remove' }>, on: TableOrderContext): Promise<readonly string[]> {
+async function removeTables({ tableNames, dropDestination }: Extract<TablesOrder, { tag: 'remove' }>, on: TableOrderContext): Promise<OrderOutcome> {
   const { spec, destination, state } = on
   const amendment = amendmentOf(spec, state)
   const tables = resolveKnown(tableNames, on, { field: 'tableNames', gone: amendment.removed })
   const others = new Set(state.tables.filter((record) => record.state !== 'removed' && !tables.includes(record)).map(({ source }) => tableKey(source)))
   const removed = tables.flatMap(namesOf).filter((name) => !others.has(tableKey(name)))
   const withdrawn = withRemoved(amendment, removed)
-  return unpublishTables(on.credentials, { ...on.request, removedTables: withdrawn.removed }, async () => {
+  const warnings = await unpublishTables(on.credentials, { ...on.request, removedTables: withdrawn.removed }, async () => {
     const { state: present, fence } = await on.takeOver()
     const oids = new Set(tables.map(({ oid }) => oid))
     await destination.removeTables(fence, present.tables.filter(({ oid }) => oids.has(oid)), { dropsRows: dropDestination, amendment: withdrawn })
   })
+  return { warnings, about: removed.map(tableKey) }
 }
 
-async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { tag: 'resync' }>, on: TableOrderContext): Promise<readonly string[]> {
+async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { tag: 'resync' }>, on: TableOrderContext): Promise<OrderOutcome> {
   const { spec, destination, context } = on
   const tables = resolveKnown(tableNames, on, { field: 'tableNames', gone: [] })
   for (const { state, source } of tables) {
@@ -130,14 +139,14 @@ async function resyncTables({ tableNames, shapes = {} }: Extract<TablesOrder, { 
   const isCopying = (record: TableRecord): boolean => (record.state === 'pending' || record.state === 'snapshotting') && record.quarantine === null
   const meant = state.tables.filter((record) => oids.has(record.oid) && record.state !== 'removed' && !isCopying(record))
   await destination.saveTables(fence, meant.map((record) => copiedAnew(asIs(record, present))))
-  return warnings
+  return { warnings, about: present.map(tableKey) }
 }
 
-async function approveChange(tableName: string, on: TableOrderContext): Promise<readonly string[]> {
+async function approveChange(tableName: string, on: TableOrderContext): Promise<OrderOutcome> {
   const [table] = resolveKnown([tableName], on, { field: 'table', gone: [] })
   // An attempt whose answer was lost has approved it.
   const isApproved = table?.state !== 'failed' && (table?.approval?.approved.length ?? 0) > 0
-  if (table === undefined || isApproved) return []
+  if (table === undefined || isApproved) return NOTHING_SAID
   if (!isPending(table)) {
     const waiting = on.state.tables.filter(isPending).map(({ source }) => tableKey(source))
     throw new DomainError({
@@ -148,7 +157,7 @@ async function approveChange(tableName: string, on: TableOrderContext): Promise<
   }
   const { state, fence } = await on.takeOver()
   await on.destination.saveTables(fence, state.tables.filter((record) => record.oid === table.oid && isPending(record)).map((record) => toGoOn(withApproval(record))))
-  return []
+  return NOTHING_SAID
 }
 
 /** The checks of init for these tables alone: what is wrong with others is no reason to refuse an order. */

@@ -1,6 +1,7 @@
 import type { ErrorReport } from '../model/errors.ts'
 import type { ChangeTablesResult, InitializeResult, SliceResult, SpoolResult, TablesOrder } from '../model/replication.ts'
 import { parseLsn } from '../model/lsn.ts'
+import { withoutTables } from '../model/settled-warnings.ts'
 import type { RunningOptions } from '../model/spec.ts'
 import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/status.ts'
 
@@ -329,14 +330,14 @@ export function onOrder(state: ReplicateState, order: TablesOrder): ReplicateSta
 }
 
 /** The order is in force: its tables wait for their copy, or are gone. */
-export function onOrderDone(state: ReplicateState, id: number, { tables, warnings }: ChangeTablesResult): ReplicateState {
-  const progress = state.progress === null ? null : { ...state.progress, tables }
+export function onOrderDone(state: ReplicateState, id: number, { tables, warnings, about = [] }: ChangeTablesResult): ReplicateState {
+  const progress = state.progress === null ? null : { ...state.progress, tables, warnings: withoutTables(state.progress.warnings, about) }
   return {
     ...onOrderEnded(state, id),
     progress,
     hasTablesToCopy: Object.values(tables).some((table) => table.state === 'pending' || table.state === 'snapshotting'),
     slicesSinceStart: 0,
-    warnings: [...new Set([...state.warnings, ...warnings])],
+    warnings: [...new Set([...withoutTables(state.warnings, about), ...warnings])],
   }
 }
 

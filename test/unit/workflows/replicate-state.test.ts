@@ -288,6 +288,12 @@ describe('orders for tables', () => {
     expect(nextStep(onOrderEnded(done, 2)).tag).toBe('slice')
   })
 
+  it('take out what was warned of their tables before', () => {
+    const warned = onInitialized(resolved, { progress: progress({ 'public.items': 'streaming' }), warnings: ['columns of "public.items" are missing', 'of "public.items too"'] })
+    const done = onOrderDone(onOrder(warned, add), 1, { tables: {}, warnings: ['now'], about: ['public.items'] })
+    expect(done.warnings).toEqual(['of "public.items too"', 'now'])
+  })
+
   it('wait for initialization, but not for an operator, nor for a fault', () => {
     expect(nextStep(onOrder(start, add)).tag).toBe('resolve')
     expect(nextStep(onOrder(resolved, add)).tag).toBe('initialize')
