@@ -56,7 +56,7 @@ const SPEC_OPTIONS: readonly SpecOption[] = [
   { field: 'includeColumns', flags: '--include-columns <json>', description: 'columns to replicate: {"table": ["column", …]}', parse: parseJson },
   { field: 'columns', flags: '--columns <json>', description: 'type hints: {"table": {"column": {"dataType": …}}}', parse: parseJson },
   { field: 'datasetName', flags: '--dataset-name <name>', description: 'destination schema (default: each table\'s own)' },
-  { field: 'writeMode', flags: '--write-mode <mode>', description: 'merge, append, scd2, or {"table": mode or list of modes}', parse: parseWordOrJson },
+  { field: 'writeMode', flags: '--write-mode <mode>', description: 'merge, append, scd2, or by table {"table": "mode" or ["mode", …]}', parse: parseWordOrJson },
   { field: 'deleteMode', flags: '--delete-mode <mode>', description: 'hard or soft' },
   { field: 'snapshotMode', flags: '--snapshot-mode <mode>', description: 'initial, persisted or never' },
   { field: 'schemaChanges', flags: '--schema-changes <mode>', description: 'apply, ask or refuse' },

@@ -104,7 +104,7 @@ export const SPEC_FIELDS = {
   columns: byTable(z.record(identifier, columnHint, 'must be an object whose keys are column names')).nullish(),
   datasetName: datasetName.nullish(),
   writeMode: z
-    .union([writeMode, byTable(oneOrMore(writeMode).refine((modes) => new Set(modes).size === modes.length, { error: 'names a mode twice' }))], 'must be merge, append or scd2, or an object of one or more of them by table name')
+    .union([writeMode, byTable(oneOrMore(writeMode).refine((modes) => new Set(modes).size === modes.length, { error: 'names a mode twice' }))], 'must be merge, append or scd2 for all tables, or by table name an object of modes or lists of modes, as {"orders": ["merge", "append"]} (a list is for one table)')
     .nullish(),
   deleteMode: choice('hard', 'soft').nullish(),
   snapshotMode: choice('initial', 'persisted', 'never').nullish(),

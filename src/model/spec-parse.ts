@@ -156,7 +156,7 @@ function parseObject<T extends z.ZodObject>(schema: T, input: unknown, origin: I
   const more = problems.length - shown.length
   throw invalidInput(
     `${origin.of}: ${shown.join('; ')}${more > 0 ? `; and ${more} more` : ''}`,
-    'correct the input and start again',
+    origin.of.startsWith('update ') ? 'correct the input and send the update again: nothing has changed' : 'correct the input and start again',
   )
 }
 

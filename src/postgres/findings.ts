@@ -37,11 +37,15 @@ export function failureFinding(init: FailureInit): PreflightFinding {
   return { name: init.name, state: 'failure', message: init.message, remedy: remedyText(init.advice ?? '', sql), kind: init.kind, sql }
 }
 
-/** The first failure as an error, which names the other failed checks; null where none failed. */
+/** Failures whose messages stand in an error beside the first one's. */
+const MAX_ALSO_SAID = 3
+
+/** The first failure as an error, which says what else has failed; null where none failed. */
 export function errorOfFindings(findings: readonly PreflightFinding[]): DomainError | null {
   const [first, ...others] = findings.filter((finding) => finding.state === 'failure')
   if (first?.kind === undefined || first.kind === null) return null
-  const also = others.length === 0 ? '' : ` (also failing: ${[...new Set(others.map((finding) => finding.name))].join(', ')})`
+  const more = others.length > MAX_ALSO_SAID ? `; and ${others.length - MAX_ALSO_SAID} more, which doctor lists` : ''
+  const also = others.length === 0 ? '' : `; also: ${others.slice(0, MAX_ALSO_SAID).map(({ message }) => message).join('; ')}${more}`
   return new DomainError({ kind: first.kind, message: `${first.message}${also}`, remedy: first.remedy ?? '' })
 }
 

@@ -10,6 +10,9 @@ export interface NameScope {
   readonly schemas: ReadonlySet<string>
 }
 
+/** Of names in a message. */
+const MAX_SHOWN = 10
+
 const QUOTED = '"(?:[^"]|"")+"'
 const QUOTED_NAME = new RegExp(`^(${QUOTED})$`)
 const QUALIFIED_QUOTED_NAME = new RegExp(`^(${QUOTED}|[^".]+)\\.(${QUOTED})$`)
@@ -36,18 +39,22 @@ export function parseTableName(spelling: string, scope: NameScope): TableName {
 
 /**
  * The entries of a map whose keys are tables as users spell them, by `schema.table`. `option` names the map in errors. Throws
- * `InvalidInput` for a table that is not one of `tables` (naming the near miss) and for two spellings of one table.
+ * `InvalidInput` for a table that is not one of `tables` (naming the near miss, or with `isOfOrder` the tables that an order is for) and for two spellings of one table.
  */
 export function resolveTableMap<T>(
   map: Readonly<Record<string, T>>,
   option: string,
-  names: { readonly scope: NameScope; readonly tables: readonly TableName[]; readonly formerNames: ReadonlyMap<string, string> },
+  names: { readonly scope: NameScope; readonly tables: readonly TableName[]; readonly formerNames: ReadonlyMap<string, string>; readonly isOfOrder?: boolean },
 ): Map<string, T> {
   const keys = new Set(names.tables.map(tableKey))
   const resolved = new Map<string, T>()
   for (const [spelling, value] of Object.entries(map)) {
     const spelled = tableKey(parseTableName(spelling, names.scope))
     const key = keys.has(spelled) ? spelled : (names.formerNames.get(spelled) ?? spelled)
+    if (!keys.has(key) && names.isOfOrder === true) {
+      const list = [...keys].slice(0, MAX_SHOWN).map((shown) => JSON.stringify(shown)).join(', ')
+      throw invalid(`${option} names ${JSON.stringify(spelling)}, which is not one of the tables of this order: ${list}${keys.size > MAX_SHOWN ? ' …' : ''}`, `Name it in tableNames too, or take it out of ${option}.`)
+    }
     if (!keys.has(key)) {
       throw invalid(`${option} names ${JSON.stringify(spelling)}, which is not one of the replicated tables`, nearMissRemedy(key, [...keys]))
     }

@@ -138,7 +138,7 @@ type FoundTables = Pick<SourceInit, 'tables' | 'scope'> & { readonly registered:
 /** The tables that an order wants in other shapes than they have. What it leaves out stays; throws `InvalidInput` where it names shapes for other tables. */
 export function reshapingsOf(spec: Pick<ReplicationSpec, 'deleteMode'>, { writeMode, deleteMode }: OrderedShapes, { tables, scope, registered, records }: FoundTables): readonly Reshaping[] {
   if (writeMode === undefined && deleteMode === undefined) return []
-  const names = { scope, tables, formerNames: formerNamesOf(tables, knownNames(records)) }
+  const names = { scope, tables, formerNames: formerNamesOf(tables, knownNames(records)), isOfOrder: true }
   const modes = writeMode === undefined || typeof writeMode === 'string' ? null : resolveTableMap(writeMode, 'writeMode', names)
   return registered.flatMap((registration): Reshaping[] => {
     const record = records.find(({ oid }) => oid === registration.source.oid)

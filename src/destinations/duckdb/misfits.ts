@@ -1,6 +1,7 @@
 import type { TableRecord, TargetColumn } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import { formatLsn, type Lsn, toLsn } from '../../model/lsn.ts'
+import { keepsPast } from '../../model/shapes.ts'
 import { tableKey } from '../../model/table-schema.ts'
 import type { DatabaseSession } from './database.ts'
 import { quoteName } from './sql.ts'
@@ -93,11 +94,14 @@ function refusal(record: TableRecord, name: string, lsn: Lsn): TableRefused {
 }
 
 /** The row is told by the transaction that wrote it, and by what tells it from others: never by its values. */
-export function unrepresentable(table: Pick<TableRecord, 'source' | 'key'>, column: Pick<TargetColumn, 'name' | 'type'>, lsn: Lsn): DomainError {
+export function unrepresentable(table: Pick<TableRecord, 'source' | 'key' | 'writeMode' | 'otherModes'>, column: Pick<TargetColumn, 'name' | 'type'>, lsn: Lsn): DomainError {
   return new DomainError({
     kind: 'UnrepresentableValue',
     message: `${valueOf(table, column, lsn)} does not fit ${column.type}, which a hint asks for`,
-    remedy: 'Change the value at the source, or stop and start with another hint in columns (for example "VARCHAR").',
+    // A history takes every change as it was: a later value at the source is one more.
+    remedy: keepsPast(table)
+      ? 'Stop and start with another hint in columns (for example "VARCHAR"). To change the value at the source helps only where a copy has stopped: a history takes each change as it was.'
+      : 'Change the value at the source, or stop and start with another hint in columns (for example "VARCHAR").',
   })
 }
 

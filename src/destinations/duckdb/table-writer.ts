@@ -229,7 +229,7 @@ export class TableWriter implements TableStage {
     }
     this.endStep()
     if (column.isPinned) {
-      this.fail(unrepresentable({ source: this.table.record.source, key: this.table.key }, column, transaction.commitLsn))
+      this.fail(unrepresentable({ ...this.table.record, key: this.table.key }, column, transaction.commitLsn))
       return
     }
     this.steps.push({ tag: 'widen', column: column.name, lsn: transaction.commitLsn })

@@ -150,6 +150,11 @@ describe('refusals', () => {
 })
 
 describe('arguments', () => {
+  it('of an update is to be sent again, of a run started again', () => {
+    expect(refusal(() => parseRetryInput({ tables: [] }, { of: 'update retryFailed', storedIn: null })).error.remedy).toBe('correct the input and send the update again: nothing has changed')
+    expect(refuse({ ...minimal, writeMode: ['append', 'scd2'] }).error).toMatchObject({ message: expect.stringContaining('{"orders": ["merge", "append"]} (a list is for one table)') as string, remedy: 'correct the input and start again' })
+  })
+
   it('must be one object: its remedy shows what is needed at least', () => {
     expect(refuse('orders').error).toMatchObject({ message: 'replicate takes one JSON object, not a text', remedy: 'give it {"slotName": "…", "publicationName": "…"}' })
     expect(refuse(undefined).error.message).toBe('replicate takes one JSON object, not nothing')

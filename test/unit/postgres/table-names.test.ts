@@ -48,6 +48,9 @@ describe('table names as users spell them', () => {
     expect(resolveTableMap({ purchases: 1 }, 'writeMode', { scope, tables, formerNames })).toEqual(new Map([['public.orders', 1]]))
     expect(resolveTableMap({ orders: 1, 'sales.Order Items': 2 }, 'writeMode', { scope, tables, formerNames })).toEqual(new Map([['public.orders', 1], ['sales.Order Items', 2]]))
     expect(() => resolveTableMap({ oders: 1 }, 'writeMode', { scope, tables, formerNames })).toThrow(expect.objectContaining({ kind: 'InvalidInput', remedy: 'Did you mean "public.orders"?' }) as Error)
+    expect(() => resolveTableMap({ oders: 1 }, 'writeMode', { scope, tables, formerNames, isOfOrder: true })).toThrow(
+      expect.objectContaining({ message: 'writeMode names "oders", which is not one of the tables of this order: "public.orders", "sales.Order Items"', remedy: 'Name it in tableNames too, or take it out of writeMode.' }) as Error,
+    )
     expect(() => resolveTableMap({ orders: 1, 'public.orders': 2 }, 'writeMode', { scope, tables, formerNames })).toThrow('twice')
   })
 
