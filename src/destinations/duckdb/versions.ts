@@ -15,14 +15,15 @@ export async function addVersions(session: DatabaseSession, step: RowsStep, into
   const keys = keyNames(step)
   const name = quoteTable(into)
   await session.run(
-    `CREATE OR REPLACE TEMP TABLE finals AS SELECT s.*, s.rowid AS r, row_number() OVER w AS place, lead(lsn) OVER w AS next_lsn, lead(committed_at) OVER w AS next_at
+    // Without the rows' values, which the last statement takes from where they are: a second copy of them would stand in memory for as long.
+    `CREATE OR REPLACE TEMP TABLE finals AS SELECT ${keys}, lsn, committed_at, s.rowid AS r, row_number() OVER w AS place, lead(lsn) OVER w AS next_lsn, lead(committed_at) OVER w AS next_at
        FROM ${STAGED} s WHERE s.rowid IN (SELECT max(rowid) FROM ${STAGED} GROUP BY lsn, ${keys}) WINDOW w AS (PARTITION BY ${keys} ORDER BY s.rowid);
      DELETE FROM ${name} AS t USING (SELECT * FROM temp.finals WHERE lsn = (SELECT min(lsn) FROM temp.finals)) AS s
        WHERE t._lsn = (SELECT min(lsn) FROM temp.finals) AND t._is_current AND t._valid_from = s.committed_at AND ${keysMatch(step, 's', 't')};
      UPDATE ${name} AS t SET _valid_to = s.committed_at, _closed_lsn = s.lsn, _is_current = false
        FROM (SELECT * FROM temp.finals WHERE place = 1) AS s WHERE t._is_current AND ${keysMatch(step, 's', 't')};
-     INSERT INTO ${name} (${[...targetNames(step, 'scd2'), ...addedNames('scd2')].join(', ')}) SELECT ${[...valueNames(step, 'scd2'), 'committed_at', 'next_at', 'next_lsn IS NULL', 'lsn', 'next_lsn'].join(', ')}
-       FROM temp.finals WHERE op NOT IN ('D', 'X') ORDER BY r;
+     INSERT INTO ${name} (${[...targetNames(step, 'scd2'), ...addedNames('scd2')].join(', ')}) SELECT ${[...valueNames(step, 'scd2').map((cell) => `s.${cell}`), 's.committed_at', 'f.next_at', 'f.next_lsn IS NULL', 's.lsn', 'f.next_lsn'].join(', ')}
+       FROM ${STAGED} s JOIN temp.finals f ON f.r = s.rowid WHERE s.op NOT IN ('D', 'X');
      DROP TABLE temp.finals`,
   )
 }
