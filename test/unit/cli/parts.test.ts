@@ -1,6 +1,8 @@
+import type { Client } from '@temporalio/client'
 import { defaultPayloadConverter } from '@temporalio/common'
 import { describe, expect, it } from 'vitest'
 
+import { onlyOpenReplication } from '../../../src/cli/control.ts'
 import { newestHeartbeat, withLiveFigures } from '../../../src/cli/replication-status.ts'
 import { parseDuration } from '../../../src/cli/schedule.ts'
 import { parseTableList } from '../../../src/cli/spec-options.ts'
@@ -136,6 +138,20 @@ describe('status for people', () => {
     expect(text).toMatch(/│ w +│ streaming/)
     expect(text).toMatch(/│ v +│ no worker/)
     expect(overviewText([])).toContain('no replication is open')
+  })
+})
+
+describe('a verb without a workflow id', () => {
+  const among = (...workflowIds: string[]): Client => {
+    const list = workflowIds.map((workflowId, index) => ({ workflowId, startTime: new Date(index) }))
+    // What it asks for is all that it gets: a real server has other tests' replications.
+    return { workflow: { list: () => list } } as unknown as Client
+  }
+
+  it('means the only open replication, and names them where there are several', async () => {
+    expect(await onlyOpenReplication(among('shop'))).toBe('shop')
+    await expect(onlyOpenReplication(among())).rejects.toMatchObject({ exitCode: 2, shown: { message: 'no replication is open' } })
+    await expect(onlyOpenReplication(among('shop', 'other'))).rejects.toMatchObject({ exitCode: 2, shown: { message: 'there are several open replications: shop, other' } })
   })
 })
 
