@@ -56,14 +56,14 @@ export function keepCopying(
   { copy, bell }: { readonly copy: () => Promise<Record<string, { rows: number }> | null>; readonly bell: Bell },
 ): { readonly done: Promise<void>; readonly copied: Record<string, { rows: number }> } {
   const copied: Record<string, { rows: number }> = {}
+  const mayBegin = (): boolean => !signal.aborted && chunks.mayBegin
   const loop = async (): Promise<void> => {
-    while (!signal.aborted && chunks.mayBegin) {
+    while (mayBegin()) {
       const tables = await copy()
-      if (tables === null) await bell.wait(LOOK_MS)
-      else {
-        for (const [name, { rows }] of Object.entries(tables)) copied[name] = { rows: rows + (copied[name]?.rows ?? 0) }
-        bell.ring()
-      }
+      for (const [name, { rows }] of Object.entries(tables ?? {})) copied[name] = { rows: rows + (copied[name]?.rows ?? 0) }
+      if (tables !== null) bell.ring()
+      // The end may have been rung while it was looked for something to copy.
+      else if (mayBegin()) await bell.wait(LOOK_MS)
     }
   }
   return { done: loop(), copied }
