@@ -252,7 +252,7 @@ export class TableRuntime {
       const sent = relation.columns[places.get(column.name) ?? -1]
       return sent?.typeOid === column.typeOid && sent.typeModifier === column.typeModifier
     })
-    const isTaken = matches && this.#isIdentified(relation, isKeyConfirmed)
+    const isTaken = matches && isInOrder(relation, known) && this.#isIdentified(relation, isKeyConfirmed)
     if (isTaken) this.takeRelationByName(relation)
     return isTaken
   }
@@ -274,6 +274,13 @@ export class TableRuntime {
 
 function identityText({ replicaIdentity, columns }: Relation): string {
   return JSON.stringify([replicaIdentity, ...columns.filter(({ isKey }) => isKey).map(({ name }) => name)])
+}
+
+/** Columns are sent by their attribute numbers: in another order they have each other's names. */
+function isInOrder({ columns }: Relation, known: readonly TargetColumn[]): boolean {
+  const names = known.toSorted((a, b) => a.attributeNumber - b.attributeNumber).map(({ name }) => name)
+  const sent = columns.map(({ name }) => name).filter((name) => names.includes(name))
+  return sent.every((name, place) => name === names[place])
 }
 
 function sees(snapshot: Snapshot, xid: number): boolean {
