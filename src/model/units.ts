@@ -1,5 +1,6 @@
-/** `1023 B`, `1.5 KiB`, `3.0 GiB`: bytes for people to read. */
-export function formatBytes(bytes: number): string {
+/** `1023 B`, `1.5 KiB`, `3.0 GiB`: bytes for people to read; less than none is none. */
+export function formatBytes(given: number): string {
+  const bytes = Math.max(0, given)
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
   const power = Math.min(units.length - 1, bytes < 1 ? 0 : Math.floor(Math.log2(bytes) / 10))
   return `${power === 0 ? Math.round(bytes) : (bytes / 1024 ** power).toFixed(1)} ${units[power] ?? ''}`

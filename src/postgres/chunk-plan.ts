@@ -60,8 +60,8 @@ export async function planChunks(client: SqlClient, request: ChunkPlanRequest): 
 const SIZE_ROW = z.object({ oid: z.number(), byteCount: z.number().nullable(), mostRows: z.number().nullable(), estimatedRows: z.number() })
 
 /**
- * Ordinary tables (by oid) whose pages have no room for more rows than a range may have: {@link planChunks} would give them one. Nothing is locked, and
- * whether they have the shape that is known shows when they are read.
+ * Ordinary tables (by oid) whose pages have no room for more rows than a range may have: {@link planChunks} would give them one. A size is asked for
+ * behind a lock that is held alone: tables with one are left out. Whether they have the shape that is known shows when they are read.
  *
  * Source: https://www.postgresql.org/docs/current/storage-page-layout.html: a page has a header of 24 bytes, a row one of 24 and a pointer of 4
  */
@@ -70,9 +70,12 @@ export async function findSmallTables(client: SqlClient, oids: readonly number[]
     subject: 'sizes of tables',
     values: [[...oids]],
     text: `
-      SELECT c.oid, s.size::float8 AS "byteCount", s.size::float8 / b.size * floor((b.size - 24) / 28.0)::float8 AS "mostRows", greatest(0, c.reltuples)::float8 AS "estimatedRows"
-        FROM pg_class c CROSS JOIN LATERAL pg_relation_size(c.oid) s(size) CROSS JOIN (SELECT current_setting('block_size')::int8) b(size)
-       WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'r'`,
+      WITH open AS MATERIALIZED (
+        SELECT c.oid, greatest(0, c.reltuples)::float8 AS "estimatedRows" FROM pg_class c
+         WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'r' AND c.oid NOT IN (
+           SELECT l.relation FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database() AND l.relation IS NOT NULL AND l.mode = 'AccessExclusiveLock'))
+      SELECT o.oid, s.size::float8 AS "byteCount", s.size::float8 / b.size * floor((b.size - 24) / 28.0)::float8 AS "mostRows", "estimatedRows"
+        FROM open o CROSS JOIN LATERAL pg_relation_size(o.oid) s(size) CROSS JOIN (SELECT current_setting('block_size')::int8) b(size)`,
   })
   return new Map(rows.flatMap(({ oid, byteCount, mostRows, estimatedRows }) =>
     // Where it is being dropped it has no size.

@@ -7,7 +7,7 @@ import { execute, inTransaction, queryRow, quoteTable, type SqlClient } from './
 const BLOCKS = 64
 
 /** Whoever looks at the catalog meanwhile waits as well. */
-const LOCK_TIMEOUT_MS = 2_000
+const LOCK_TIMEOUT_MS = 200
 
 /** Transaction ids that are further apart cannot be compared by age: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-WRAPAROUND */
 const COMPARABLE_XIDS = 2_000_000_000

@@ -116,7 +116,7 @@ function troubleOf(slot: SurveyedSlot, survey: SlotSurvey): readonly PreflightFi
   const retained = slot.retainedBytes ?? 0
   const held = `holds back ${formatBytes(retained)} of WAL${slot.isActive ? '' : `, and nobody reads it${idleText(slot)}`}`
   if (isNearWalBound(slot, maxSlotWalKeepBytes)) {
-    return warning(`${held}: ${formatBytes(Math.max(0, slot.safeWalBytes ?? 0))} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
+    return warning(`${held}: ${formatBytes(slot.safeWalBytes ?? 0)} more and the server gives it up${untilFull(slot.safeWalBytes ?? 0, walBytesPerSecond)}`, 'Let its reader catch up (npm run cli -- resume), or raise max_slot_wal_keep_size. If nobody is to read it again:', [drop])
   }
   if (slot.isActive || slot.isSynced) return []
   if (idleTimeoutSeconds !== null && slot.idleSeconds !== null && isNearIdleTimeout(slot.idleSeconds, idleTimeoutSeconds)) {

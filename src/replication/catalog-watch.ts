@@ -150,9 +150,13 @@ export class CatalogWatch {
     const again = await this.#look()
     const confirmed = (again?.all ?? []).filter((finding) => before.has(nameOf(finding)))
     const judged: Finding[] = []
-    for (const finding of confirmed) judged.push(finding.tag === 'suspect' ? await this.#judgeSuspect(finding) : finding)
-    await this.#act(judged)
     const rest = again?.all.filter((finding) => !confirmed.includes(finding)) ?? []
+    for (const finding of confirmed) {
+      const told = finding.tag === 'suspect' ? await this.#judgeSuspect(finding) : finding
+      if (told === null) rest.push(finding)
+      else judged.push(told)
+    }
+    await this.#act(judged)
     this.#pending = again === null || rest.length === 0 ? null : { ...again, all: rest }
   }
 
@@ -197,11 +201,17 @@ export class CatalogWatch {
     return findings
   }
 
-  async #judgeSuspect({ oid, seen }: Extract<Finding, { readonly tag: 'suspect' }>): Promise<Finding> {
+  /** Null while its rows cannot be looked at (somebody has locked it): the others do not wait for it. */
+  async #judgeSuspect({ oid, seen }: Extract<Finding, { readonly tag: 'suspect' }>): Promise<Finding | null> {
     const table = this.#options.tables.get(oid)
     const horizon = laterOf(this.#horizons.get(oid), table?.record.storage?.horizon)
-    const isSent = horizon !== undefined && (await this.#options.source.hasSentRows(seen, { horizon, truncatedBy: table?.truncatedBy ?? null }))
-    return { tag: isSent ? 'stored' : 'rewritten', oid, seen }
+    try {
+      const isSent = horizon !== undefined && (await this.#options.source.hasSentRows(seen, { horizon, truncatedBy: table?.truncatedBy ?? null }))
+      return { tag: isSent ? 'stored' : 'rewritten', oid, seen }
+    } catch (error) {
+      if (error instanceof DomainError && error.isRetryable) return null
+      throw error
+    }
   }
 
   async #act(findings: readonly Finding[]): Promise<void> {

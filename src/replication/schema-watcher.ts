@@ -38,7 +38,8 @@ export interface RelationChange {
  */
 export class SchemaWatcher {
   readonly #options: SchemaWatcherOptions
-  readonly #ignored = new Set<number>()
+  /** By table that is none of ours, or could not join: what was last sent of its shape. PostgreSQL does not say it again when the table joins. */
+  readonly #ignored = new Map<number, Relation>()
   #pending = 0
 
   constructor(options: SchemaWatcherOptions) {
@@ -54,6 +55,7 @@ export class SchemaWatcher {
   concerns(relation: Relation, table: TableRuntime | undefined): boolean {
     if (table !== undefined && table.record.state !== 'removed') return table.record.state !== 'failed'
     // A table that left the whole schema may have come back.
+    if (this.#ignored.has(relation.oid)) this.#ignored.set(relation.oid, relation)
     return this.#options.spec.tableNames === null && !this.#ignored.has(relation.oid)
   }
 
@@ -86,21 +88,21 @@ export class SchemaWatcher {
   async #adopt(relation: Relation, schema: TableSchema | undefined): Promise<TableRuntime | null> {
     const record = schema === undefined ? null : await this.#options.adoptTable(schema)
     if (record === null) {
-      this.#ignored.add(relation.oid)
+      this.#ignored.set(relation.oid, relation)
       return null
     }
-    const runtime = new TableRuntime(record)
-    runtime.takeRelation(relation)
-    return runtime
+    return joinedBy(record, relation)
   }
 
-  /** Lets tables join that have not changed yet. */
+  /** Lets tables join that have not changed yet, or could not when they did. */
   async adopt(oids: readonly number[]): Promise<readonly TableRuntime[]> {
     const schemas = await this.#options.source.describeTables(oids)
     const joined: TableRuntime[] = []
     for (const schema of schemas) {
       const record = await this.#options.adoptTable(schema)
-      if (record !== null) joined.push(new TableRuntime(record))
+      if (record === null) continue
+      joined.push(joinedBy(record, this.#ignored.get(schema.oid)))
+      this.#ignored.delete(schema.oid)
     }
     return joined
   }
@@ -147,6 +149,13 @@ export class SchemaWatcher {
     table.replaceSchema(consumer.batch, schema)
     this.#options.warn(`the columns of ${tableKey(table.name)} have changed: it is copied again in its new shape`)
   }
+}
+
+/** A table that joins; its copy sees what came in another shape than the present one. */
+function joinedBy(record: TableRecord, relation: Relation | undefined): TableRuntime {
+  const table = new TableRuntime(record)
+  if (relation !== undefined && !table.takeRelation(relation)) table.takeRelationByName(relation)
+  return table
 }
 
 /** Has a change of a type written the rows anew, or have they values in a new column that were not sent? Not known is taken for it. */

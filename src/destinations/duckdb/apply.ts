@@ -97,6 +97,7 @@ export async function applyChunkStages(database: Database, fence: Fence, read: r
 
 async function applyChunkStage({ session, widened, onStep }: Attempted, { stage, chunk, aside }: ReadChunk, lookup: RowLookup): Promise<TableRecord> {
   let { record } = stage.table
+  onStep({ stage, step: null, record })
   for (const column of widened.get(record.oid) ?? []) record = await widen(session, record, column)
   let rowCount = 0
   for (const step of stage.steps) {
@@ -171,6 +172,7 @@ async function applyStage(work: Work, stage: TableStage, before: TableRecord): P
   const departure = stage.steps.find((step) => step.tag === 'remove')?.departure
   // A removed table's name may be another's already.
   if (before.state === 'removed' || (before.state === 'failed' && departure === undefined)) return { record, deferred }
+  work.onStep({ stage, step: null, record })
   for (const column of work.widened.get(record.oid) ?? []) record = await widen(session, record, column)
   let mode: AlterMode = 'inPlace'
   const misfits = new Misfits(session)

@@ -364,7 +364,6 @@ function knownRecords(known: readonly TableRecord[]): ReadonlyMap<number, TableR
   return new Map(known.flatMap((record) => (record.state === 'removed' ? [] : [[record.oid, record] as const])))
 }
 
-
 function newRecord(registration: TableRegistration): TableRecord {
   const { source, target, writeMode, otherModes, isSoft, hints, hasColumnList, isPartial, mayRepeat, initialState } = registration
   const columns = targetColumns(source, hints)

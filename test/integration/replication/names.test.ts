@@ -56,7 +56,8 @@ describe('names of tables', () => {
   it.runIf(inject('postgresMajor') >= 15)('lets a table of a whole schema join that stayed out, once its name is free or is another', async () => {
     await using pipeline = await ChangingPipeline.over(database.url, 'n_free', 'CREATE SCHEMA n_free; CREATE TABLE n_free.t (id int PRIMARY KEY); INSERT INTO n_free.t VALUES (1)', { schemaName: 'n_free', tableNames: null })
     await pipeline.whileStreaming(async (until) => {
-      await pipeline.sql('CREATE TABLE n_free."T" (id int PRIMARY KEY); INSERT INTO n_free."T" VALUES (5)')
+      // Cause: what the first insert said of the shape was thrown away, and PostgreSQL does not say it again: the rows after the copy were NULL.
+      for (const statement of ['CREATE TABLE n_free."T" (id int PRIMARY KEY)', 'INSERT INTO n_free."T" VALUES (5)', 'INSERT INTO n_free."T" VALUES (6)']) await pipeline.sql(statement)
       await until(({ warnings }) => warnings.some((warning) => warning.startsWith('n_free.T stays out until this is mended')))
       await pipeline.sql('ALTER TABLE n_free.t RENAME TO v')
       await until(({ tables }) => tables['n_free.T']?.state === 'streaming')

@@ -2,6 +2,7 @@ import { expect, it } from 'vitest'
 import { formatBytes, formatDuration } from '../../../src/model/units.ts'
 
 it.each([
+  [-5, '0 B'],
   [0, '0 B'],
   [0.4, '0 B'],
   [1_023, '1023 B'],
