@@ -41,8 +41,8 @@ it('sees a slot near its end, in doctor and in status, and one that was given up
     await fill()
     isNear = (await admin.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'surveyed' AND safe_wal_size < 14000000")).rowCount === 1
   }
-  const { progress } = await pipeline.catchUp()
-  expect(progress.warnings.join()).toContain('the server gives the slot up after')
+  const { slotWarnings } = await pipeline.catchUp()
+  expect(slotWarnings?.join()).toContain('the server gives the slot up after')
   await pipeline.release()
   expect(await warned()).toEqual([expect.stringMatching(/^slot "surveyed" holds back \d+\.\d MiB of WAL, and nobody reads it, since [\d.]+ m?s: .* more and the server gives it up/) as string])
   for (let isLost = false; !isLost; ) {

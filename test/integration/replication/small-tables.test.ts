@@ -84,7 +84,7 @@ it('copies them in one commit, with what changes meanwhile, wherever the worker 
       await expectEqual(pipeline, schema, NAMES, String(killer.victims.at(-1)))
     }
   }
-  expect(killer.victims.filter((victim) => victim.endsWith('applyChunks')).length).toBeGreaterThan(1)
+  expect(killer.victims.filter((victim) => victim.endsWith('applyChunks')).length).toBeGreaterThan(0)
 })
 
 it('stops the one whose value does not fit, and widens another, while the rest is copied', async () => {
