@@ -156,9 +156,12 @@ async function retryFailed(run: ReplicateRun, input: RetryFailedInput): Promise<
 async function recover(run: ReplicateRun): Promise<ReplicationStatus> {
   // Of two at once the second waits for the first.
   if (canRecover(run.state)) {
-    // Versions before made the slot when it was resumed, and their histories say so.
-    run.change(onRecover(run.state, patched('recoverWhilePaused')))
-    run.interrupt()
+    // Versions before made the slot when it was resumed, and took no other order meanwhile; their histories say so.
+    const isNew = patched('recoverWhilePaused')
+    if (isNew || run.state.failure !== null) {
+      run.change(onRecover(run.state, isNew))
+      run.interrupt()
+    }
   }
   const { attemptCount } = run
   await condition(() => {
