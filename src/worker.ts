@@ -37,9 +37,10 @@ async function main(): Promise<void> {
   const settings = readTemporalSettings(process.env)
   const meter = installRuntime(logger, config.metrics)
   const live = { config }
-  reloadOnHangUp(live, logger)
+  const taskQueues = taskQueuesOf(config)
+  reloadOnHangUp(live, taskQueues, logger)
   const tracing = await openTracing(process.env, logger)
-  const running = await start(live, { settings, logger, meter, tracing, signal: stopping })
+  const running = await start(live, { taskQueues, settings, logger, meter, tracing, signal: stopping })
   if (running === null) return
   const { workers, connection } = running
   stopping.addEventListener('abort', () => {
@@ -47,7 +48,7 @@ async function main(): Promise<void> {
   })
   const end = workers.run()
   if (stopping.aborted) workers.shutdown()
-  else console.log(`worker ready: task queues ${taskQueuesOf(config).join(', ')}; namespace ${settings.namespace} at ${settings.address}`)
+  else console.log(`worker ready: task queues ${taskQueues.join(', ')}; namespace ${settings.namespace} at ${settings.address}`)
   try {
     await end
   } catch (error) {
@@ -62,7 +63,7 @@ async function main(): Promise<void> {
 /** Tries until Temporal answers. Null when it was told to stop meanwhile. */
 async function start(
   live: LiveConfig,
-  { settings, logger, meter, tracing, signal }: { readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly tracing: Tracing | null; readonly signal: AbortSignal },
+  { taskQueues, settings, logger, meter, tracing, signal }: { readonly taskQueues: readonly string[]; readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly tracing: Tracing | null; readonly signal: AbortSignal },
 ): Promise<Running | null> {
   const workflowBundle = await loadWorkflowBundle({ isTraced: tracing !== null })
   const activitySet = composeActivities({ config: () => live.config, logger, meter })
@@ -71,7 +72,7 @@ async function start(
     let connection: NativeConnection | null = null
     try {
       connection = await connectWorker(settings)
-      const workers = await createReplicationWorkers({ connection, namespace, taskQueues: taskQueuesOf(live.config), activitySet, workflowBundle, ...(tracing === null ? {} : { tracing: tracing.workerOptions }) })
+      const workers = await createReplicationWorkers({ connection, namespace, taskQueues, activitySet, workflowBundle, ...(tracing === null ? {} : { tracing: tracing.workerOptions }) })
       return { connection, workers }
     } catch (error) {
       await connection?.close().catch(() => undefined)
@@ -104,11 +105,10 @@ function stopOnSignals(logger: Logger): AbortSignal {
  * SIGHUP: reads the configuration again. What connects from then on takes the new one, and sessions that run connect anew after their slice. One with problems changes nothing; nor does what
  * only a start reads: task queues, the address of the metrics.
  */
-function reloadOnHangUp(live: LiveConfig, logger: Logger): void {
+function reloadOnHangUp(live: LiveConfig, polled: readonly string[], logger: Logger): void {
   if (process.stdin.isTTY) return
   process.on('SIGHUP', () => {
     try {
-      const polled = taskQueuesOf(live.config)
       live.config = loadConfig({ env: process.env })
       const others = taskQueuesOf(live.config).filter((queue) => !polled.includes(queue))
       if (others.length > 0) logger.warn({ taskQueues: others }, 'task queues that are new in the configuration are polled after a restart')
