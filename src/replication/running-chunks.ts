@@ -1,7 +1,7 @@
 import type { Bell } from './bell.ts'
 
-/** What there may be to copy is announced; whatever is not is seen so soon. */
-const LOOK_MS = 1_000
+/** What there may be to do is announced; whatever is not is seen so soon. */
+export const LOOK_MS = 1_000
 
 /** How long is copied: until the abort of `signal`; when no other chunk may begin, those that run are finished. */
 export interface CopyTime {

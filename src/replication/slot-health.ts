@@ -3,7 +3,7 @@ import type { Source, SourceHealth } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { endsWithin } from '../postgres/ends-within.ts'
 import { LagClock, type Position } from './lag-clock.ts'
-import { slotFiguresOf, walBudgetOf, walWarnings } from './spool-slice.ts'
+import { kindsOf, slotFiguresOf, walBudgetOf, walWarnings } from './spool-slice.ts'
 import type { Spools } from './spools.ts'
 
 const LOOK_LIMIT_MS = 3_000
@@ -17,7 +17,7 @@ export class SlotHealth {
   #newest: SourceHealth | null = null
   #looking: Promise<void> | null = null
   #spoolBytes = 0
-  #toldCount = 0
+  #toldKinds = kindsOf([])
 
   constructor({ source, spec, spools }: { readonly source: Source; readonly spec: ReplicationSpec; readonly spools: Spools }) {
     this.#source = source
@@ -37,13 +37,13 @@ export class SlotHealth {
   /** The slot's part of a slice's result. */
   tell(): Pick<SliceResult, 'hasWalBudget' | 'slotWarnings'> {
     const slotWarnings = this.warnings
-    this.#toldCount = slotWarnings.length
+    this.#toldKinds = kindsOf(slotWarnings)
     return { hasWalBudget: this.#newest !== null && walBudgetOf(this.#spec, this.#newest) !== null, slotWarnings }
   }
 
   /** False where a warning has come or gone since {@link tell}: the workflow's status must not keep what is over, nor lack what has begun. */
   get isTold(): boolean {
-    return this.warnings.length === this.#toldCount
+    return kindsOf(this.warnings) === this.#toldKinds
   }
 
   get warnings(): readonly string[] {

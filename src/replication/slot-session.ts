@@ -19,7 +19,7 @@ import { RecordQueue } from './record-queue.ts'
 import { type Adopted, noteAdoption } from './registration.ts'
 import { Replays } from './replays.ts'
 import { stoppedInStream } from './retry.ts'
-import { type CopyTime, keepCopying, RunningChunks } from './running-chunks.ts'
+import { type CopyTime, keepCopying, LOOK_MS, RunningChunks } from './running-chunks.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
 import { SlotHealth } from './slot-health.ts'
@@ -32,8 +32,6 @@ import { TableRuntime } from './table-runtime.ts'
 const LOOKS = { intervalMs: 2_000, quietTicks: 5 }
 /** How often live figures are told; while it is quiet four times less often. */
 const REPORTS = { intervalMs: 500, quietTicks: 4 }
-/** What there may be to do is announced; whatever is not is seen so soon. */
-const LOOK_MS = 1_000
 /** While an LSN is waited for, the server is asked this often how far it has come. */
 const ASK_POSITION_MS = 250
 /** A slice that was idle ends this long after changes began, so that the workflow's state is never old. */
@@ -305,8 +303,10 @@ export class SlotSession {
       const { firstChangeMs } = this.#flow
       const busyEndMs = firstChangeMs === null ? idleEndMs : Math.max(startMs + request.maxBusyMs, firstChangeMs + END_AFTER_CHANGES_MS)
       const remainingMs = Math.min(idleEndMs, busyEndMs) - performance.now()
-      if (remainingMs <= 0) chunks.endWithThese()
-      if (remainingMs <= 0 && chunks.isSettled) return 'time'
+      // A warning that has come and gone makes no time anew: nothing would be copied in it.
+      const isOver = remainingMs <= 0 || !chunks.mayBegin
+      if (isOver) chunks.endWithThese()
+      if (isOver && chunks.isSettled) return 'time'
       await this.#bell.wait(untilLsn !== null ? ASK_POSITION_MS : remainingMs > 0 ? Math.min(remainingMs, LOOK_MS) : LOOK_MS)
       if (untilLsn !== null) this.#flow.requestKeepalive()
       this.#catalog.pollIfDue()

@@ -56,6 +56,11 @@ export function walWarnings(spec: Pick<ReplicationSpec, 'walBudgetBytes' | 'flus
   ]
 }
 
+/** What is warned of, whatever the figures: these change with each look. */
+export function kindsOf(warnings: readonly string[]): string {
+  return warnings.map((warning) => warning.replaceAll(/\d+/g, '#')).join('\n')
+}
+
 function endWarnings({ slot, maxSlotWalKeepBytes, idleSlotTimeoutSeconds }: SourceHealth): readonly string[] {
   if (slot === null || slot.walStatus === 'lost') return []
   const { safeWalBytes, idleSeconds } = slot
@@ -94,7 +99,7 @@ export class SpoolSlice {
     let endMs = startMs + maxMs
     const isAborted = (): boolean => signal.aborted
     let faults = 0
-    let warnedOf: number | null = null
+    let warnedOf: string | null = null
     while (!isAborted() && performance.now() < endMs) {
       try {
         if ((await this.#look()) === null) return this.#resultOf('noBudget')
@@ -102,9 +107,9 @@ export class SpoolSlice {
           await this.#read(endMs)
           endMs = Math.min(endMs, startMs + SHOWN_MS)
         }
-        const warningCount = this.#warnings().length
-        warnedOf ??= warningCount
-        if (warningCount !== warnedOf) endMs = Math.min(endMs, startMs + SHOWN_MS)
+        const kinds = kindsOf(this.#warnings())
+        warnedOf ??= kinds
+        if (kinds !== warnedOf) endMs = Math.min(endMs, startMs + SHOWN_MS)
         this.#lastError = null
         faults = 0
       } catch (error) {

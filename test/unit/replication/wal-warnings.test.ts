@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { toLsn } from '../../../src/model/lsn.ts'
 import type { SlotState, SourceHealth } from '../../../src/model/source.ts'
-import { walWarnings } from '../../../src/replication/spool-slice.ts'
+import { kindsOf, walWarnings } from '../../../src/replication/spool-slice.ts'
 
 const MB = 2 ** 20
 const SLOT: SlotState = {
@@ -30,4 +30,14 @@ it('says that the server is about to give the slot up, also where nothing is con
 it('says that an unused slot is about to time out', () => {
   expect(warnings({ idleSeconds: 100 }, { idleSlotTimeoutSeconds: 180 })).toEqual(['the server gives the slot up in 80 s if nobody uses it (idle_replication_slot_timeout): resume'])
   expect(warnings({ idleSeconds: 80 }, { idleSlotTimeoutSeconds: 180 })).toEqual([])
+})
+
+// Cause: as many as before were taken for the same ones, so that the status kept what was over.
+it('tells warnings apart by what they warn of, not by their figures or number', () => {
+  const near = { retainedWalBytes: 80 * MB }
+  const idle = warnings({ idleSeconds: 100 }, { idleSlotTimeoutSeconds: 180 })
+  expect(kindsOf(warnings({ ...near, safeWalBytes: 20 * MB }))).toBe(kindsOf(warnings({ retainedWalBytes: 81 * MB, safeWalBytes: 19 * MB })))
+  const bound = warnings({ ...near, safeWalBytes: 20 * MB }, {}, false)
+  expect([idle.length, bound.length]).toEqual([1, 1])
+  expect(kindsOf(idle)).not.toBe(kindsOf(bound))
 })
