@@ -1,4 +1,5 @@
 import { reportText } from '../model/error-report.ts'
+import { stayingOutBy } from '../model/settled-warnings.ts'
 import { tableKey, type TableName } from '../model/table-schema.ts'
 import { warningFinding, type PreflightFinding } from './findings.ts'
 import type { SourceRequest } from './source-request.ts'
@@ -7,7 +8,7 @@ type NewcomerRequest = Pick<SourceRequest, 'tableNames' | 'knownTables' | 'added
 
 /** What a warning says first of a table that could not join. */
 export function stayingOut(table: TableName): string {
-  return `${tableKey(table)} stays out until this is mended: `
+  return stayingOutBy(tableKey(table))
 }
 
 /**

@@ -5,7 +5,7 @@ import type {
   ChangeTablesRequest, ChangeTablesResult, DropRequest, InitializeRequest, InitializeResult, LiveProgress, OperationContext, RecoverRequest, ReleaseRequest, ReplicationEngine, RetryRequest,
   SliceRequest, SliceResult, SlotFigures, SpoolRequest, SpoolResult, XminRequest, XminResult,
 } from '../model/replication.ts' // prettier-ignore
-import { withoutTables } from '../model/settled-warnings.ts'
+import { withoutJoined, withoutTables } from '../model/settled-warnings.ts'
 import type { CatalogLook, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
@@ -192,7 +192,7 @@ class Engine implements ReplicationEngine {
     }
     const { warnings: known = [] } = request
     const withKnown = ({ progress, ...live }: LiveProgress): LiveProgress =>
-      progress === undefined ? live : { ...live, progress: { ...progress, warnings: [...new Set([...known, ...progress.warnings])] } }
+      progress === undefined ? live : { ...live, progress: { ...progress, warnings: [...new Set([...withoutJoined(known, progress.tables), ...progress.warnings])] } }
     return session.run(request, { ...context, report: (live) => { context.report(withKnown(live)) } })
   }
 

@@ -1,5 +1,6 @@
 import type { TableRecord } from '../model/destination.ts'
 import { formatLsn, maxLsn, type Lsn } from '../model/lsn.ts'
+import { withoutJoined } from '../model/settled-warnings.ts'
 import type { SourceHealth } from '../model/source.ts'
 import type { ReplicationProgress, TableStatus } from '../model/status.ts'
 import { tableKey } from '../model/table-schema.ts'
@@ -23,6 +24,7 @@ export function progressOf(tables: readonly TableRecord[], figures: ProgressFigu
   const live = new Set(tables.filter(({ state }) => state !== 'removed').map(({ source }) => tableKey(source)))
   // The newest table of a name is what the name stands for.
   const shown = tables.filter(({ state, source }) => state !== 'removed' || !live.has(tableKey(source)))
+  const statuses = Object.fromEntries(shown.map((table) => [tableKey(table.source), statusOf(table)]))
   return {
     asOf: new Date().toISOString(),
     appliedLsn: formatLsn(appliedLsn),
@@ -31,8 +33,8 @@ export function progressOf(tables: readonly TableRecord[], figures: ProgressFigu
     lagBytes,
     lagMs: lagBytes === 0 ? 0 : lagMs,
     retainedWalBytes: health?.slot?.retainedWalBytes ?? null,
-    tables: Object.fromEntries(shown.map((table) => [tableKey(table.source), statusOf(table)])),
-    warnings: [...new Set([...warnings, ...tables.flatMap(widenings), ...shown.flatMap(departures), ...shown.flatMap(gaps), ...shown.flatMap(unknownValues)])],
+    tables: statuses,
+    warnings: [...new Set([...withoutJoined(warnings, statuses), ...tables.flatMap(widenings), ...shown.flatMap(departures), ...shown.flatMap(gaps), ...shown.flatMap(unknownValues)])],
   }
 }
 

@@ -1,7 +1,7 @@
 import type { ErrorReport } from '../model/errors.ts'
 import type { ChangeTablesResult, InitializeResult, SliceResult, SpoolResult, TablesOrder } from '../model/replication.ts'
 import { parseLsn } from '../model/lsn.ts'
-import { withoutTables } from '../model/settled-warnings.ts'
+import { withoutJoined, withoutTables } from '../model/settled-warnings.ts'
 import type { RunningOptions } from '../model/spec.ts'
 import type { Phase, ReplicationProgress, ReplicationStatus } from '../model/status.ts'
 
@@ -293,6 +293,7 @@ export function onSlice(state: ReplicateState, result: SliceResult): ReplicateSt
     fault: result.lastError ?? null,
     faultCount: 0,
     slicesSinceStart: state.slicesSinceStart + 1,
+    warnings: withoutJoined(state.warnings, result.progress.tables),
   }
 }
 

@@ -37,7 +37,7 @@ describe('names of tables', () => {
       await pipeline.sql('CREATE TABLE n_case."T" (id int PRIMARY KEY); INSERT INTO n_case."T" VALUES (5); INSERT INTO n_case.t VALUES (2)')
       await pipeline.catchUp()
       const { progress } = await pipeline.catchUp()
-      expect(progress.warnings).toContainEqual(expect.stringMatching(/^n_case\.T stays out until this is mended: n_case\.T and n_case\.t differ only in case/))
+      expect(progress.warnings).toContainEqual(expect.stringMatching(/^"n_case\.T" stays out until this is mended: n_case\.T and n_case\.t differ only in case/))
       await pipeline.expectEqual('t', 'n_case')
       await pipeline.sql('DROP TABLE n_case."T"')
     }
@@ -58,16 +58,16 @@ describe('names of tables', () => {
     await pipeline.whileStreaming(async (until) => {
       // Cause: what the first insert said of the shape was thrown away, and PostgreSQL does not say it again: the rows after the copy were NULL.
       for (const statement of ['CREATE TABLE n_free."T" (id int PRIMARY KEY)', 'INSERT INTO n_free."T" VALUES (5)', 'INSERT INTO n_free."T" VALUES (6)']) await pipeline.sql(statement)
-      await until(({ warnings }) => warnings.some((warning) => warning.startsWith('n_free.T stays out until this is mended')))
+      await until(({ warnings }) => warnings.some((warning) => warning.startsWith('"n_free.T" stays out until this is mended')))
       await pipeline.sql('ALTER TABLE n_free.t RENAME TO v')
       await until(({ tables }) => tables['n_free.T']?.state === 'streaming')
       await pipeline.sql('CREATE TABLE n_free."V" (id int PRIMARY KEY); INSERT INTO n_free."V" VALUES (5)')
-      await until(({ warnings }) => warnings.some((warning) => warning.startsWith('n_free.V stays out until this is mended')))
+      await until(({ warnings }) => warnings.some((warning) => warning.startsWith('"n_free.V" stays out until this is mended')))
       await pipeline.sql('ALTER TABLE n_free."V" RENAME TO w; INSERT INTO n_free.w VALUES (6); INSERT INTO n_free."T" VALUES (7)')
       await until(({ tables }) => tables['n_free.w']?.state === 'streaming')
     })
     const { progress } = await pipeline.catchUp()
-    expect(progress.warnings.filter((warning) => warning.startsWith('n_free.T stays out'))).toEqual([])
+    expect(progress.warnings.filter((warning) => warning.startsWith('"n_free.T" stays out'))).toEqual([])
     for (const table of ['T', 'v', 'w']) await pipeline.expectEqual(table, 'n_free')
     expect(await pipeline.targets()).toEqual(['n_free.T', 'n_free.v', 'n_free.w'])
   })

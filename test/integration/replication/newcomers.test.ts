@@ -26,7 +26,7 @@ async function drop(pipeline: TestPipeline): Promise<void> {
   await pipeline[Symbol.asyncDispose]()
 }
 
-const staysOut = (table: string): unknown => expect.arrayContaining([expect.stringContaining(`${table} stays out until this is mended: `)])
+const staysOut = (table: string): unknown => expect.arrayContaining([expect.stringContaining(`"${table}" stays out until this is mended: `)])
 
 // PostgreSQL publishes a schema with its future tables from 15 on.
 describe.runIf(inject('postgresMajor') >= 15)('a table that comes to a whole schema and cannot be replicated', () => {

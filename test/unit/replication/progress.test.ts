@@ -23,3 +23,11 @@ it('tells how far a copy is by its plan, and nothing where there is no plan or n
   expect(copyingOf({ copy: COPY, state: 'streaming' })).toBeUndefined()
   expect(copyingOf({})).toBeUndefined()
 })
+
+it('says no more why a table stayed out once it has joined, and still of another and of one that has left', () => {
+  const stays = '"public.t" stays out until this is mended: no key'
+  const other = '"public.t2" stays out until this is mended: no key'
+  const of = (state: TableRecord['state']): readonly string[] => progressOf([{ ...RECORD, state }], { appliedLsn: ZERO_LSN, health: null, lagMs: null, warnings: [stays, other] }).warnings
+  expect(of('streaming')).toEqual([other])
+  expect(of('removed')).toEqual([stays, other])
+})

@@ -85,6 +85,13 @@ describe('recover', () => {
   })
 })
 
+it('keeps a warning of init that a table stays out until the table has joined', () => {
+  const stays = '"a" stays out until this is mended: no key'
+  const told = onInitialized(onResolved(start), { progress: progress({ b: 'streaming' }), warnings: [stays, 'of init'] })
+  expect(onSlice(told, slice({ b: 'streaming' })).warnings).toEqual([stays, 'of init'])
+  expect(onSlice(told, slice({ a: 'pending', b: 'streaming' })).warnings).toEqual(['of init'])
+})
+
 describe('phases', () => {
   it('goes initializing, snapshotting, streaming, stopped', () => {
     expect(phaseOf(start)).toBe('initializing')
