@@ -9,7 +9,6 @@ const MAX_TABLE_NAME_BYTES = 300
 
 const DEFAULT_SPOOL_BUDGET_BYTES = 10 * 1024 ** 3
 
-
 /** Bytes of UTF-8, without `TextEncoder` or `Buffer`: the workflow sandbox and the linter agree on neither. */
 export function utf8ByteLength(text: string): number {
   let bytes = 0
