@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -95,6 +96,8 @@ async function currentLsn(): Promise<bigint> {
 /** Source and destination hold the same rows; waits until the worker has closed the file. */
 async function expectEqual(schema: string, table = 'orders'): Promise<void> {
   const file = join(directory, 'warehouse.duckdb')
+  // Locks are a process's, and the worker is in this one: read while it closes the file, that would be as it was before what is in the WAL.
+  await until(async () => Promise.resolve(existsSync(`${file}.wal`)), (isOpen) => !isOpen)
   const rows = await until(
     async () => readFile(file, async (query) => destinationRows(query, table, schema)).catch(() => null),
     (found) => found !== null,
