@@ -27,6 +27,7 @@ describe.each(testServers())('a look at what a publication sends, $name', ({ url
   const oidsOf = async (query: string, values: unknown[] = []): Promise<readonly number[]> => (await source.admin.query<{ oid: number }>(query, values)).rows.map(({ oid }) => oid).sort((a, b) => a - b)
 
   it('agrees with PostgreSQL, whatever the publication is of', async () => {
+    // 14 names a partition twice that is listed beside its root.
     const everything = await oidsOf('SELECT oid FROM pg_class')
     const schemas = source.serverVersion < 150_000 ? [] : ['TABLES IN SCHEMA one', 'TABLES IN SCHEMA two', 'TABLES IN SCHEMA one, two', 'TABLES IN SCHEMA two, TABLE one.root', 'TABLES IN SCHEMA one, TABLE two.sub, two.deep']
     const members = ['ALL TABLES', 'TABLE one.plain', 'TABLE one.parent', 'TABLE ONLY one.parent', 'TABLE one.root', 'TABLE two.sub', 'TABLE one.root, two.deep', 'TABLE two.sub, one.deep, one.leaf', 'TABLE two.empty, two.alone', ...schemas]
@@ -36,7 +37,7 @@ describe.each(testServers())('a look at what a publication sends, $name', ({ url
         await source.admin.query(`CREATE PUBLICATION looked ${of} WITH (publish_via_partition_root = ${String(viaRoot)})`)
         const { tables } = await lookAtCatalog(client, 'looked', { oids: everything, wholeSchema: null })
         const seen = tables.filter(({ isPublished }) => isPublished).map(({ oid }) => oid).sort((a, b) => a - b)
-        expect([of, viaRoot, seen]).toEqual([of, viaRoot, await oidsOf("SELECT relid AS oid FROM pg_get_publication_tables('looked')")])
+        expect([of, viaRoot, seen]).toEqual([of, viaRoot, await oidsOf("SELECT DISTINCT relid AS oid FROM pg_get_publication_tables('looked')")])
         sizes.add(seen.length)
         await source.admin.query('DROP PUBLICATION looked')
       }
