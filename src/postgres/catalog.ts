@@ -124,13 +124,15 @@ export async function readTables(client: SqlClient, oids: readonly number[], pub
       hasDefault: column.hasDefault,
     }))
     const ownStorage = storage.get(table.oid)
+    const identity = identityOf(table.replicaIdentity, sourceColumns, indexesOf.get(table.oid) ?? [])
     const values = ownColumns.flatMap(({ attributeNumber, valueOfOlderRows }) => (valueOfOlderRows === null ? [] : [[String(attributeNumber), valueOfOlderRows] as const]))
     return {
       ...table,
       ...(values.length === 0 ? {} : { valuesOfOlderRows: Object.fromEntries(values) }),
       ...(ownStorage === undefined ? {} : { storage: ownStorage }),
       columns: sourceColumns,
-      ...identityOf(table.replicaIdentity, sourceColumns, indexesOf.get(table.oid) ?? []),
+      ...identity,
+      hasIdentity: hasIdentity({ ...table, ...identity }),
       unreadableColumns: ownColumns.filter((column) => !column.isReadable).map((column) => column.name),
       virtualColumns: ownColumns.filter((column) => column.generated === 'v').map((column) => column.name),
     }
@@ -153,22 +155,27 @@ function identityOf(
   replicaIdentity: ReplicaIdentity,
   columns: readonly SourceColumn[],
   indexes: readonly IndexRow[],
-): Pick<CatalogTable, 'key' | 'hasIdentity' | 'identityColumns'> {
+): Pick<CatalogTable, 'key' | 'identityColumns'> {
   const primaryKey = indexes.find((index) => index.isPrimary)?.columns ?? []
   switch (replicaIdentity) {
     case 'default':
-      return { key: primaryKey, hasIdentity: primaryKey.length > 0, identityColumns: primaryKey }
+      return { key: primaryKey, identityColumns: primaryKey }
     case 'index': {
       const key = indexes.find((index) => index.isReplicaIdentity)?.columns ?? []
-      return { key, hasIdentity: key.length > 0, identityColumns: key }
+      return { key, identityColumns: key }
     }
     case 'full':
-      return { key: primaryKey, hasIdentity: true, identityColumns: columns.map((column) => column.name) }
+      return { key: primaryKey, identityColumns: columns.map((column) => column.name) }
     case 'nothing':
-      return { key: primaryKey, hasIdentity: false, identityColumns: [] }
+      return { key: primaryKey, identityColumns: [] }
     default:
       return replicaIdentity satisfies never
   }
+}
+
+/** Is there something that tells a table's rows in updates and deletes? Else PostgreSQL refuses them to whoever writes there. */
+export function hasIdentity({ replicaIdentity, key }: Pick<TableSchema, 'replicaIdentity' | 'key'>): boolean {
+  return replicaIdentity === 'full' || (replicaIdentity !== 'nothing' && key.length > 0)
 }
 
 /** The same table with only these columns; a key that is no longer whole is none. */

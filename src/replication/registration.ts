@@ -7,6 +7,7 @@ import type { CatalogLook, Source, SourceIdentity } from '../model/source.ts'
 import { isShapedAs, modesOf, shapesOf, shapingIn, type Shaping } from '../model/shapes.ts'
 import { defaultWriteMode, type PublishedOperation, type ReplicationSpec, type WriteMode } from '../model/spec.ts'
 import { tableKey, type TableName, type TableSchema } from '../model/table-schema.ts'
+import { hasIdentity } from '../postgres/catalog.ts'
 import { identityFailure, publishesOldRows } from '../postgres/check-tables.ts'
 import type { SourceInit } from '../postgres/initialize.ts'
 import { stayingOut } from '../postgres/newcomers.ts'
@@ -252,11 +253,6 @@ export async function adoptTable({ destination, source, fence, spec, identity, s
     if (!(error instanceof DomainError) || error.kind !== 'InvalidInput') throw error
     return { record: null, others: followed.records, warning: `${stayingOut(schema)}${reportText(error)}` }
   }
-}
-
-/** Is there something that tells its rows in updates and deletes? Else PostgreSQL refuses them to whoever writes there. */
-function hasIdentity({ replicaIdentity, key }: TableSchema): boolean {
-  return replicaIdentity === 'full' || (replicaIdentity !== 'nothing' && key.length > 0)
 }
 
 /** Adds a newcomer's warning to what is warned of, or takes out why it stayed out. */

@@ -87,7 +87,7 @@ export async function applyChunkStages(database: Database, fence: Fence, read: r
       if (failure === undefined) {
         records.push(await applyChunkStage(attempted, { stage, chunk, aside }, lookup))
         done.push({ oid: record.oid, index: chunk.index, snapshot: chunk.snapshot, lsn: formatLsn(chunk.lsn) })
-      } else records.push({ ...record, state: 'failed', error: reportOf(failure) })
+      } else records.push(failedBy(record, failure))
     }
     await writeTables(session, fence, records, false)
     await writeChunksDone(session, fence, done)
@@ -147,9 +147,14 @@ export async function applyKeysStage(database: Database, fence: Fence, stage: Ta
   }
 }
 
+/** The record of a table that has stopped. */
+export function failedBy(record: TableRecord, failure: DomainError): TableRecord {
+  return { ...record, state: 'failed', error: reportOf(failure) }
+}
+
 /** A table that fails in its copy is copied anew when it goes on (retryFailed). */
 export async function failTable(session: DatabaseSession, fence: Fence, record: TableRecord, failure: DomainError): Promise<TableRecord> {
-  const stopped: TableRecord = { ...record, state: 'failed', error: reportOf(failure) }
+  const stopped = failedBy(record, failure)
   await writeTable(session, fence, stopped, false)
   return stopped
 }

@@ -58,7 +58,7 @@ export class DuckDbComparison implements TableComparison {
       await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_suspects (${this.#suspectColumns().join(', ')})`)
       for (const shape of this.#shapes) {
         const current = selectCurrent(shape, this.table, where)
-        if (this.table.key.length > 0 && (await this.#suspectByKey(session, steps, current))) continue
+        if (this.table.key.length > 0 && (await this.#suspectByKey(session, { steps, rowCount, current }))) continue
         if (!isLoaded) await this.#load(session, steps)
         isLoaded = true
         await this.#suspectByContent(session, current)
@@ -188,7 +188,7 @@ export class DuckDbComparison implements TableComparison {
    * Adds those keys to the suspects whose rows are not the same on both sides, by one pass over each: the source's rows are read as they lie in their files. False
    * where some key has several rows on one side: then the rows have to be counted by their content.
    */
-  async #suspectByKey(session: DatabaseSession, steps: readonly RowsStep[], current: string): Promise<boolean> {
+  async #suspectByKey(session: DatabaseSession, { steps, rowCount, current }: { readonly steps: readonly RowsStep[]; readonly rowCount: number; readonly current: string }): Promise<boolean> {
     const live = this.#live
     const key = keyColumns(this.table).map((column) => live.indexOf(column))
     const compared = (side: 's' | 'd', index: number): string => {
@@ -207,7 +207,7 @@ export class DuckDbComparison implements TableComparison {
     )
     const [counted] = await session.rows(`SELECT (SELECT count(*) FROM (${current}))::VARCHAR, count(*) FILTER (own IS NULL)::VARCHAR, count(*) FILTER (of_source IS NULL)::VARCHAR FROM ${found}`)
     const [ownRows, missing, extra] = [Number(counted?.[0]), Number(counted?.[1]), Number(counted?.[2])]
-    if (ownRows !== steps.reduce((sum, step) => sum + step.rowCount, 0) - missing + extra) return false
+    if (ownRows !== rowCount - missing + extra) return false
     await session.run(`INSERT INTO temp.${this.#name}_suspects SELECT DISTINCT ${texts.map((_, index) => `t${String(index)}`).join(', ')} FROM ${found} EXCEPT SELECT * FROM temp.${this.#name}_suspects`)
     return true
   }

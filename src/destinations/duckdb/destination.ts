@@ -6,12 +6,12 @@ import type {
   TableAmendment, TableRecord, TableRegistration, TargetColumn,
 } from '../../model/destination.ts' // prettier-ignore
 import { pipelineName } from '../../model/destination.ts'
-import { DomainError, reportOf } from '../../model/errors.ts'
+import { DomainError } from '../../model/errors.ts'
 import type { Lsn } from '../../model/lsn.ts'
 import { isShapedAs, keepsPast, modesOf, type Shaping, shapesOf, shapingIn, shapingText } from '../../model/shapes.ts'
 import type { TableSchema } from '../../model/table-schema.ts'
 import { reloadName, tableKey } from '../../model/table-schema.ts'
-import { applyChunkStages, applyKeysStage, applyStages, failTable, restartCopy } from './apply.ts'
+import { applyChunkStages, applyKeysStage, applyStages, failedBy, failTable, restartCopy } from './apply.ts'
 import { carryShapes } from './carry-shapes.ts'
 import { DuckDbChunk } from './chunk-stage.ts'
 import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
@@ -259,7 +259,7 @@ class DuckDbDestination implements Destination {
       return Promise.all([...records.values()].map(async (record) => {
         const refusal = refused.get(record.oid)
         if (refusal === undefined) return record
-        const stopped: TableRecord = { ...record, state: 'failed', error: reportOf(refusal) }
+        const stopped = failedBy(record, refusal)
         await writeTable(session, fence, stopped, false)
         return stopped
       }))

@@ -14,8 +14,8 @@ import type { RowsStep } from './steps.ts'
 export async function addVersions(session: DatabaseSession, step: RowsStep, into: TableName): Promise<void> {
   const keys = keyNames(step)
   const name = quoteTable(into)
+  // `finals` is without the rows' values, which the last statement takes from where they are: a second copy of them would stand in memory for as long.
   await session.run(
-    // Without the rows' values, which the last statement takes from where they are: a second copy of them would stand in memory for as long.
     `CREATE OR REPLACE TEMP TABLE finals AS SELECT ${keys}, lsn, committed_at, s.rowid AS r, row_number() OVER w AS place, lead(lsn) OVER w AS next_lsn, lead(committed_at) OVER w AS next_at
        FROM ${STAGED} s WHERE s.rowid IN (SELECT max(rowid) FROM ${STAGED} GROUP BY lsn, ${keys}) WINDOW w AS (PARTITION BY ${keys} ORDER BY s.rowid);
      DELETE FROM ${name} AS t USING (SELECT * FROM temp.finals WHERE lsn = (SELECT min(lsn) FROM temp.finals)) AS s
