@@ -11,7 +11,7 @@ import { projectRoot } from '../src/embedded/project-directory.ts'
 import { drawCharts } from './charts.ts'
 import { describeMachine, machineText } from './machine.ts'
 import { measure } from './measure.ts'
-import type { Measurement } from './measure-sync.ts'
+import { NOTHING_MEASURED, type Measurement, type RunOptions } from './measure-sync.ts'
 import { parseBenchOptions, USAGE, type BenchOptions } from './options.ts'
 import { renderReports, summarize, type WorkloadReport } from './report.ts'
 import { startServers, stopServers } from './servers.ts'
@@ -35,7 +35,7 @@ async function main(options: BenchOptions): Promise<boolean> {
     for (const workload of workloads) {
       const runs: Measurement[] = []
       for (let run = 1; run <= options.runCount; run++) {
-        const measured = await measure({ servers, workload, run, profileDirectory: options.profileDirectory, peers: options.peers, onProgress: say })
+        const measured = await measureOrFail({ servers, workload, run, profileDirectory: options.profileDirectory, peers: options.peers, onProgress: say })
         say(`${workload.name}: run ${run}: ${runText(measured)}`)
         runs.push(measured)
       }
@@ -54,13 +54,23 @@ async function main(options: BenchOptions): Promise<boolean> {
   }
 }
 
-function runText({ seconds, references, activities, closeSeconds, figures }: Measurement): string {
+/** A run that fails is told with the others' figures: they are not lost with it. */
+async function measureOrFail(options: RunOptions): Promise<Measurement> {
+  try {
+    return await measure(options)
+  } catch (error) {
+    return { ...NOTHING_MEASURED, faults: [`it failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`] }
+  }
+}
+
+function runText({ faults, seconds, references, activities, closeSeconds, figures }: Measurement): string {
   const parts = [
     ...(seconds === null ? [] : [`${seconds.toFixed(2)} s`]),
     ...references.map(({ name, seconds: times }) => `${name} ${times.map((time) => time.toFixed(2)).join(', ')}`),
     ...activities.map(({ activity, seconds: time }) => `${activity} ${time.toFixed(2)}`),
     ...(closeSeconds === null ? [] : [`closed after ${closeSeconds.toFixed(1)}`]),
     ...Object.entries(figures).map(([name, value]) => `${name} ${value.toPrecision(3)}`),
+    ...faults,
   ]
   return parts.join('; ')
 }

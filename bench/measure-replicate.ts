@@ -129,10 +129,14 @@ async function changeInRounds(
     if (round === 1) onStart()
     await database.client.query(`
       DO $$
+      DECLARE
+        -- A volatile function in the condition would be asked for each row of the table.
+        target bigint;
       BEGIN
         PERFORM setseed(0.${round + 1});
         FOR change IN 1 .. ${changeCount} LOOP
-          ${randomUpdateSql(table, "'changed ' || change", `1 + floor(random() * ${rowCount})::bigint`)};
+          target := 1 + floor(random() * ${rowCount});
+          ${randomUpdateSql(table, "'changed ' || change", 'target')};
         END LOOP;
       END $$`)
     await pipeline.sync({ number: 1, tableNames: [table.name] })
