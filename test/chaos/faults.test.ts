@@ -1,11 +1,12 @@
 import { rm } from 'node:fs/promises'
 import { WorkflowFailedError } from '@temporalio/client'
 import { ApplicationFailure } from '@temporalio/common'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../src/embedded/postgres-server.ts'
 import { pauseUpdate, resumeUpdate, retryFailedUpdate, statusQuery, stopUpdate } from '../../src/workflows/index.ts'
 import { destinationRows, differences, NO_DIFFERENCES, readFile, sourceRows } from '../support/comparison.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { slotHolder, untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 import { until, untilStatus } from '../support/workflow-harness.ts'
 
@@ -16,9 +17,7 @@ let source: pg.Pool
 
 beforeAll(async () => {
   server = await startPostgres({ settings: { max_connections: 100 } })
-  source = new pg.Pool({ connectionString: server.url, max: 4 })
-  // The server is stopped under idle connections.
-  source.on('error', () => undefined)
+  source = sourcePool({ connectionString: server.url, max: 4 })
   harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: server.url })
   await harness.startWorker()
 })

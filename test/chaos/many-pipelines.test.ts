@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WorkflowHandle } from '@temporalio/client'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../src/embedded/postgres-server.ts'
 import { type replicate, stopUpdate } from '../../src/workflows/index.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { WorkerHarness } from '../support/worker-harness.ts'
 import { untilStatus } from '../support/workflow-harness.ts'
 
@@ -23,7 +24,7 @@ let source: pg.Pool
 
 beforeAll(async () => {
   server = await startPostgres({ settings: { max_connections: 400, max_replication_slots: 60, max_wal_senders: 60 } })
-  source = new pg.Pool({ connectionString: server.url, max: 2 })
+  source = sourcePool({ connectionString: server.url, max: 2 })
 }, 120_000)
 afterAll(async () => {
   await source.end()

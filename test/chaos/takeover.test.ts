@@ -1,9 +1,10 @@
 import { readdirSync, readlinkSync } from 'node:fs'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { startWorkerProcess, type WorkerProcess } from '../../src/embedded/worker-process.ts'
 import { stopUpdate } from '../../src/workflows/index.ts'
 import { FileSource } from '../support/file-source.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { slotHolder, untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 import { until, untilStatus } from '../support/workflow-harness.ts'
 
@@ -13,7 +14,7 @@ const ROUNDS = 2
 const fileSource = new FileSource()
 let source: pg.Pool
 beforeAll(() => {
-  source = new pg.Pool({ connectionString: fileSource.database.url, max: 2 })
+  source = sourcePool({ connectionString: fileSource.database.url, max: 2 })
 })
 afterAll(async () => {
   await source.end()

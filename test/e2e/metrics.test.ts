@@ -1,13 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import type { WorkflowHandle } from '@temporalio/client'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { findFreePort } from '../../src/embedded/ports.ts'
 import { type PostgresServer, startPostgres } from '../../src/embedded/postgres-server.ts'
 import { DEFAULT_METRICS_ADDRESS, METRICS, type MetricEntry } from '../../src/model/metrics.ts'
 import { pauseUpdate, type replicate, resumeUpdate, stopUpdate, syncByXmin } from '../../src/workflows/index.ts'
 import { type Sample, scrape, valueOf } from '../support/scrape.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 import { until, untilStatus } from '../support/workflow-harness.ts'
 
@@ -24,8 +25,7 @@ let handle: WorkflowHandle<typeof replicate>
 beforeAll(async () => {
   // Of this file's own: a process of it is held.
   server = await startPostgres({ settings: { max_slot_wal_keep_size: '512MB' } })
-  source = new pg.Pool({ connectionString: server.url, max: 4 })
-  source.on('error', () => undefined)
+  source = sourcePool({ connectionString: server.url, max: 4 })
   address = `127.0.0.1:${String(await findFreePort())}`
   harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: server.url, env: { REPLICATION_METRICS_ADDRESS: address } })
   await source.query(`

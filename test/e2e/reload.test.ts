@@ -1,9 +1,10 @@
 import { writeFile } from 'node:fs/promises'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../src/embedded/postgres-server.ts'
 import { retryFailedUpdate, statusQuery, stopUpdate } from '../../src/workflows/index.ts'
 import { FaultyNetwork } from '../support/faulty-network.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 import { until, untilStatus } from '../support/workflow-harness.ts'
 
@@ -11,7 +12,7 @@ let server: PostgresServer
 let source: pg.Pool
 beforeAll(async () => {
   server = await startPostgres()
-  source = new pg.Pool({ connectionString: server.url, max: 2 })
+  source = sourcePool({ connectionString: server.url, max: 2 })
 })
 afterAll(async () => {
   await source.end()

@@ -1,6 +1,6 @@
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { WorkflowHandle } from '@temporalio/client'
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import {
   dropReplication,
@@ -16,6 +16,7 @@ import {
 } from '../../src/workflows/index.ts'
 import { destinationRows, differences, NO_DIFFERENCES, readFile, sourceRows } from '../support/comparison.ts'
 import { createDatabase, type TestDatabase } from '../support/servers.ts'
+import { sourcePool } from '../support/source-pool.ts'
 import { testServers } from '../support/test-servers.ts'
 import { slotHolder, untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
 import { until, untilStatus } from '../support/workflow-harness.ts'
@@ -36,7 +37,7 @@ describe.each(testServers())('with the real worker and $name', ({ url }) => {
 
   beforeAll(async () => {
     database = await createDatabase(url)
-    source = new pg.Pool({ connectionString: database.url, max: 4 })
+    source = sourcePool({ connectionString: database.url, max: 4 })
     harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: database.url })
     await harness.startWorker()
   })

@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
-import pg from 'pg'
+import type pg from 'pg'
 import { expect } from 'vitest'
 import type { ReplicationInput } from '../../src/model/spec.ts'
 import { appendRows, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, type Query, sourceRows } from './comparison.ts'
 import { type Burst, burst, RANDOM_TABLES, runBurst } from './random-operations.ts'
+import { sourcePool } from './source-pool.ts'
 import { randomNumbers } from './worker-harness.ts'
 
 /** Which of the random tables a chaos pipeline has: a key and out-of-line values; whole rows as identity. */
@@ -31,7 +32,7 @@ export class ChaosPipeline {
     this.schema = options.schema
     this.mode = options.mode
     this.#counterRows = options.counterRows
-    this.#pool = new pg.Pool({ connectionString: options.url, max: 5, options: `-c search_path=${options.schema}` })
+    this.#pool = sourcePool({ connectionString: options.url, max: 5, options: `-c search_path=${options.schema}` })
   }
 
   get slotName(): string {

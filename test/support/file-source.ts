@@ -1,7 +1,8 @@
-import pg from 'pg'
+import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject } from 'vitest'
 import { destinationRows, differences, NO_DIFFERENCES, readFile, sourceRows } from './comparison.ts'
 import { createDatabase, type TestDatabase } from './servers.ts'
+import { sourcePool } from './source-pool.ts'
 
 /** A database for the tests of one file, at the run's server, and connections to it; from before its first test until after its last. */
 export class FileSource {
@@ -11,7 +12,7 @@ export class FileSource {
   constructor() {
     beforeAll(async () => {
       this.#database = await createDatabase(inject('postgresUrl'))
-      this.#pool = new pg.Pool({ connectionString: this.database.url, max: 4 })
+      this.#pool = sourcePool({ connectionString: this.database.url, max: 4 })
     })
     afterAll(async () => {
       await this.#pool?.end()

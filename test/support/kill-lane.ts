@@ -3,13 +3,14 @@ import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { WorkflowHandle } from '@temporalio/client'
-import pg from 'pg'
+import type pg from 'pg'
 import { expect } from 'vitest'
 import { spoolFolderOf } from '../../src/destinations/duckdb/spool-folder.ts'
 import type { ReplicationInput } from '../../src/model/spec.ts'
 import type { ReplicationStatus } from '../../src/model/status.ts'
 import { type replicate, statusQuery, stopUpdate } from '../../src/workflows/index.ts'
 import { appendRows, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, type Query, readFile, sourceRows } from './comparison.ts'
+import { sourcePool } from './source-pool.ts'
 import { WorkerHarness } from './worker-harness.ts'
 import { until, untilStatus } from './workflow-harness.ts'
 
@@ -60,7 +61,7 @@ export class KillLane implements AsyncDisposable {
     this.name = name
     this.harness = harness
     this.#given = input
-    this.source = new pg.Pool({ connectionString: sourceUrl, max: 3, options: `-c search_path=${name}` })
+    this.source = sourcePool({ connectionString: sourceUrl, max: 3, options: `-c search_path=${name}` })
   }
 
   static async open(options: LaneOptions): Promise<KillLane> {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
-import pg from 'pg'
+import type pg from 'pg'
 import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import { openDuckDbDestination } from '../../src/destinations/duckdb/destination.ts'
 import { spoolFolderOf } from '../../src/destinations/duckdb/spool-folder.ts'
@@ -13,6 +13,7 @@ import type { ChangeTablesResult, OperationContext, ReplicationEngine, SliceResu
 import type { ReplicationSpec } from '../../src/model/spec.ts'
 import { parseCredentials } from '../../src/postgres/credentials.ts'
 import { createEngine } from '../../src/replication/engine.ts'
+import { sourcePool } from './source-pool.ts'
 
 /** A spec with its defaults, for engine tests: what the workflows' validation would make of the given fields. */
 export function specOf(given: Partial<ReplicationSpec> & { slotName: string; tableNames: readonly string[] | null }): ReplicationSpec {
@@ -45,10 +46,8 @@ export class TestPipeline implements AsyncDisposable {
 
   constructor(url: string, spec: ReplicationSpec, { around = (destination) => destination, ...limits }: TestPipelineOptions = {}) {
     this.spec = spec
-    this.source = new pg.Pool({ connectionString: url, max: 8 })
+    this.source = sourcePool({ connectionString: url, max: 8 })
     // A database that is dropped with force ends connections that are being closed.
-    this.source.on('connect', (client) => { client.on('error', () => undefined) })
-    this.source.on('error', () => undefined)
     const credentials = parseCredentials(url)
     const engine = createEngine({
       credentialsOf: () => credentials,

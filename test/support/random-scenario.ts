@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
-import pg from 'pg'
+import type pg from 'pg'
 import { expect } from 'vitest'
 import { DomainError } from '../../src/model/errors.ts'
 import { shapesOf } from '../../src/model/shapes.ts'
@@ -8,6 +8,7 @@ import type { WriteMode } from '../../src/model/spec.ts'
 import { appendRows, countVersions, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, readFile, sourceRows } from './comparison.ts'
 import { specOf, TestPipeline } from './pipeline.ts'
 import { type Burst, burst, type ChangeTally, RANDOM_TABLES, runBurst } from './random-operations.ts'
+import { sourcePool } from './source-pool.ts'
 
 /** What the replication does while, or after, writers work. */
 export type Interruption =
@@ -102,8 +103,7 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
   })
   const options = played.isStreamed ? `?options=${encodeURIComponent('-c logical_decoding_work_mem=64kB')}` : ''
   await using pipeline = new TestPipeline(`${url}${options}`, spec)
-  const writers = new pg.Pool({ connectionString: url, max: 4 })
-  writers.on('error', () => undefined)
+  const writers = sourcePool({ connectionString: url, max: 4 })
   try {
     for (const { ddl } of tables) await pipeline.sql(ddl)
     await runBurst(writers, played.first, new Map())

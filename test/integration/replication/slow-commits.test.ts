@@ -1,8 +1,8 @@
-import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import { destinationRows, differences, NO_DIFFERENCES, readFile, sourceRows } from '../../support/comparison.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
+import { sourcePool } from '../../support/source-pool.ts'
 
 /**
  * A commit is in the log, and may be in the stream, before its transaction is visible: until the log is on disk, or a standby has it. A snapshot
@@ -23,10 +23,7 @@ const HOT_ROWS = 3
 
 it.each(['merge', 'append'] as const)('puts copied rows and streamed changes in their right order (%s)', async (writeMode) => {
   await using pipeline = new TestPipeline(server.url, specOf({ slotName: `slow_${writeMode}`, tableNames: TABLES, schemaName: writeMode, writeMode }))
-  const pool = new pg.Pool({ connectionString: server.url, max: 12, options: `-c search_path=${writeMode}` })
-  // The server is stopped while connections are being ended.
-  pool.on('error', () => undefined)
-  pool.on('connect', (client) => { client.on('error', () => undefined) })
+  const pool = sourcePool({ connectionString: server.url, max: 12, options: `-c search_path=${writeMode}` })
   let isWriting = true
   const count = async (table: string, id: number): Promise<void> => {
     while (isWriting) await pool.query(`UPDATE ${table} SET v = v + 1 WHERE id = $1`, [id])
