@@ -207,6 +207,19 @@ export interface PresentRows {
   readonly lsn: Lsn
 }
 
+/** Called after some seconds in which transactions were waited for, and every few again, with whom: backends by pid, and prepared transactions (which have none) by their global identifier. */
+export type OnWaiting = (pids: readonly number[], preparedTransactions: readonly string[]) => void
+
+export interface TransactionsWait {
+  readonly onWaiting: OnWaiting
+  /** Called with the present snapshot each time that it has been looked at. */
+  readonly onSnapshot: (snapshot: Snapshot) => void
+  /** Others have waited for them before: who it is is told at once. */
+  readonly hasWaited: boolean
+  /** Aborting rejects with its reason. */
+  readonly signal: AbortSignal
+}
+
 /** What the engine needs of a source. */
 export interface Source {
   identify(): Promise<SourceIdentity>
@@ -224,17 +237,18 @@ export interface Source {
    * `truncatedBy` (null = none is known), whose TRUNCATE the stream has brought. False = they do not, or may not be read. Only the table's first and last blocks are looked at.
    */
   hasSentRows(table: TableName, since: { readonly horizon: string; readonly truncatedBy: number | null }): Promise<boolean>
+  /** A snapshot of now, which lists every transaction that has been given an id and has not ended. */
+  readSnapshot(): Promise<Snapshot>
   /**
-   * Waits until every transaction that ran when it was called has ended (facts 10a); tells the pids that hold it up every few
-   * seconds (and the names of prepared transactions, which have no pid). After it, no write to a published table can be missing from
-   * both copy and stream.
+   * Waits until these transactions (64-bit ids) have ended; those of other databases are not waited for. After those have ended that ran when a table was published (facts
+   * 10a), no write to it can be missing from both copy and stream.
    */
-  waitForRunningTransactions(onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void, signal: AbortSignal): Promise<void>
+  waitForTransactions(ids: ReadonlySet<bigint>, wait: TransactionsWait): Promise<void>
   /**
    * Waits until every transaction has ended that had written to the table when it was called, one whose commit waits for a synchronous standby included: what the
-   * stream has brought by then is visible to all snapshots that are taken afterwards. Tells who holds it up as above.
+   * stream has brought by then is visible to all snapshots that are taken afterwards.
    */
-  waitForWriters(table: TableSchema, onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void, signal: AbortSignal): Promise<void>
+  waitForWriters(table: TableSchema, onWaiting: OnWaiting, signal: AbortSignal): Promise<void>
   /**
    * Has the server flush soon what is in its WAL by now: the stream ends where that ends, and on an idle server what was written behind the last commit (reading
    * writes too, where it tidies up pages) may wait for a quarter of a minute. Does nothing on a standby.

@@ -1,7 +1,7 @@
 import { DomainError } from '../model/errors.ts'
 import { formatLsn } from '../model/lsn.ts'
 import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
-import type { SourceIdentity } from '../model/source.ts'
+import type { OnWaiting, SourceIdentity } from '../model/source.ts'
 import type { PublishedOperation } from '../model/spec.ts'
 import type { TableSchema, TableStorage } from '../model/table-schema.ts'
 import { readStorage } from './catalog-look.ts'
@@ -13,7 +13,7 @@ import { createSlotWithSnapshots, dropSnapshots, listSnapshots } from './kept-sn
 import { inspectSource, requireReady, type SourceInspection } from './preflight.ts'
 import { publicationWarnings, wantedColumns } from './publication-warnings.ts'
 import { asPublished, commentSql, readPublication, toTableSchema, type PublicationState } from './publication.ts'
-import { isWaitedForBy, readRunningTransactions, reportSlotBlockers, REPORT_WAITING_MS, type OnWaiting } from './running-transactions.ts'
+import { isWaitedForBy, readFullSnapshot, reportSlotBlockers, REPORT_WAITING_MS } from './running-transactions.ts'
 import { connect, endQuietly } from './session.ts'
 import { advanceSlotToNow, createSlot, dropSlot } from './slot.ts'
 import { makesSlotAnew, type SourceRequest } from './source-request.ts'
@@ -177,7 +177,7 @@ function isToBeFailover({ request, inspection }: { readonly request: SourceReque
 
 /** Creates the slot on `client`. */
 async function createSlotWatched(client: SqlClient, { slotName, isFailover }: { readonly slotName: string; readonly isFailover: boolean }, context: WatchContext): Promise<string> {
-  const before = await readRunningTransactions(client)
+  const { running: before } = await readFullSnapshot(client)
   const { pid } = await queryRow(client, z.object({ pid: z.number() }), { text: 'SELECT pg_backend_pid() AS pid', subject: SUBJECT })
   return await watched({ creatorPid: pid, before }, async () => createSlot(client, slotName, isFailover), context)
 }
@@ -194,7 +194,7 @@ async function createSlotAndSnapshots(
     table,
     rowFilter: publication.tables.find(({ oid }) => oid === table.oid)?.rowFilter ?? null,
   }))
-  const before = await readRunningTransactions(client)
+  const { running: before } = await readFullSnapshot(client)
   const { pid: holderPid } = await queryRow(client, z.object({ pid: z.number() }), { text: 'SELECT pg_backend_pid() AS pid', subject: SUBJECT })
   const walsender = await context.openWalsender()
   try {

@@ -1,10 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
-import { parseSnapshot } from '../model/snapshot.ts'
+import { parseSnapshot, type Snapshot } from '../model/snapshot.ts'
+import type { OnWaiting, TransactionsWait } from '../model/source.ts'
 import { queryRow, queryRows, type SqlClient } from './sql.ts'
-
-/** Who is waited for: backends by pid, and prepared transactions (which have none) by their global identifier. */
-export type OnWaiting = (pids: readonly number[], preparedTransactions: readonly string[]) => void
 
 interface RunningTransaction {
   /** 64 bits, with epoch. */
@@ -21,34 +19,36 @@ const POLL_MS = 100
 export const REPORT_WAITING_MS = 2_000
 
 /**
- * Waits until every transaction that ran when it was called has ended (facts 10a): what such a transaction wrote before a table was
- * published is not in the stream, so a copy must be taken after its end. Transactions of other databases cannot have written here
- * and are not waited for. A transaction counts as running until it is visible to new snapshots, thus also while it waits for a
- * synchronous standby.
+ * Waits until each of these transactions (64-bit ids) has ended. Those that ran when a table was published (facts 10a): what such a transaction wrote before is not in the
+ * stream, so a copy must be taken after its end. Transactions of other databases cannot have written here and are not waited for. A transaction counts as
+ * running until it is visible to new snapshots, thus also while it waits for a synchronous standby.
  *
- * `onWaiting` is called after {@link REPORT_WAITING_MS} and every so often again. Aborting rejects with the signal's reason.
+ * `onWaiting` is called after {@link REPORT_WAITING_MS} (at once where somebody has waited before) and every so often again. Aborting rejects with the signal's reason.
  */
-export async function waitForRunningTransactions(client: SqlClient, onWaiting: OnWaiting, signal: AbortSignal): Promise<void> {
-  let waitingFor = new Set(await readRunningTransactions(client))
-  let reportAt = Date.now() + REPORT_WAITING_MS
+export async function waitForTransactions(client: SqlClient, ids: ReadonlySet<bigint>, { onWaiting, onSnapshot, hasWaited, signal }: TransactionsWait): Promise<void> {
+  const elsewhere = new Set<bigint>()
+  const look = async (): Promise<ReadonlySet<bigint>> => {
+    const snapshot = await readListedSnapshot(client)
+    onSnapshot(snapshot)
+    return new Set([...ids].filter((xid) => snapshot.running.has(xid) && !elsewhere.has(xid)))
+  }
+  let waitingFor = await look()
+  let reportAt = Date.now() + (hasWaited ? 0 : REPORT_WAITING_MS)
   let isFirst = true
   while (waitingFor.size > 0) {
     signal.throwIfAborted()
     const mustReport = Date.now() >= reportAt
     if (isFirst || mustReport) {
       const { transactions, databaseName } = await describeTransactions(client, waitingFor)
-      const elsewhere = transactions.filter((transaction) => transaction.databaseName !== null && transaction.databaseName !== databaseName)
-      for (const transaction of elsewhere) waitingFor.delete(transaction.xid)
-      if (mustReport && waitingFor.size > 0) {
-        report(transactions.filter((transaction) => waitingFor.has(transaction.xid)), onWaiting)
-        reportAt = Date.now() + REPORT_WAITING_MS
-      }
+      const here = transactions.filter((transaction) => transaction.databaseName === null || transaction.databaseName === databaseName)
+      for (const transaction of transactions) if (!here.includes(transaction)) elsewhere.add(transaction.xid)
+      if (mustReport && here.length > 0) report(here, onWaiting)
+      if (mustReport) reportAt = Date.now() + REPORT_WAITING_MS
       isFirst = false
     }
-    if (waitingFor.size === 0) return
+    if ([...waitingFor].every((xid) => elsewhere.has(xid))) return
     await delay(POLL_MS, undefined, { signal })
-    const running = await readListedTransactions(client)
-    waitingFor = new Set([...waitingFor].filter((xid) => running.has(xid)))
+    waitingFor = await look()
   }
 }
 
@@ -57,7 +57,7 @@ export async function waitForRunningTransactions(client: SqlClient, onWaiting: O
  * began) that still run, in whichever database, and what that backend is blocked by now. Returns their pids.
  */
 export async function reportSlotBlockers(client: SqlClient, blocked: { readonly creatorPid: number; readonly before: ReadonlySet<bigint> }, onWaiting: OnWaiting): Promise<readonly number[]> {
-  const running = await readListedTransactions(client)
+  const { running } = await readListedSnapshot(client)
   const still = new Set([...blocked.before].filter((xid) => running.has(xid)))
   const { transactions } = await describeTransactions(client, still)
   const { pids } = await queryRow(client, z.object({ pids: z.array(z.number()) }), {
@@ -83,7 +83,7 @@ export async function isWaitedForBy(client: SqlClient, holder: number, pids: rea
 }
 
 /**
- * Every transaction that has an id now and has not ended.
+ * A snapshot of now that lists every transaction that has an id and has not ended.
  *
  * `pg_current_snapshot()` alone does not tell: it lists what runs below its `xmax`, the id after the last one that *ended*; what began
  * after that runs unlisted. Hence a transaction of our own takes an id and ends first: every older id is then below `xmax`. (A
@@ -91,9 +91,9 @@ export async function isWaitedForBy(client: SqlClient, holder: number, pids: rea
  *
  * Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
  */
-export async function readRunningTransactions(client: SqlClient): Promise<ReadonlySet<bigint>> {
+export async function readFullSnapshot(client: SqlClient): Promise<Snapshot> {
   await takeTransactionId(client)
-  return await readListedTransactions(client)
+  return await readListedSnapshot(client)
 }
 
 /**
@@ -109,12 +109,12 @@ export async function takeTransactionId(client: SqlClient): Promise<void> {
   })
 }
 
-async function readListedTransactions(client: SqlClient): Promise<ReadonlySet<bigint>> {
+async function readListedSnapshot(client: SqlClient): Promise<Snapshot> {
   const { snapshot } = await queryRow(client, z.object({ snapshot: z.string() }), {
     text: 'SELECT pg_current_snapshot()::text AS snapshot',
     subject: SUBJECT,
   })
-  return parseSnapshot(snapshot).running
+  return parseSnapshot(snapshot)
 }
 
 function report(transactions: readonly RunningTransaction[], onWaiting: OnWaiting): void {

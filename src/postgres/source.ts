@@ -10,7 +10,7 @@ import { dropSnapshots, listSnapshots } from './kept-snapshots.ts'
 import { locateKeys, readRows } from './key-lookup.ts'
 import { describePublishedTables, describeReadableTable } from './publication.ts'
 import { openReplicationStream } from './replication-stream.ts'
-import { takeTransactionId, waitForRunningTransactions } from './running-transactions.ts'
+import { readFullSnapshot, takeTransactionId, waitForTransactions } from './running-transactions.ts'
 import { readHealth, readIdentity, readSeenPosition } from './server.ts'
 import { hasSentRows } from './sent-rows.ts'
 import { connect, endQuietly } from './session.ts'
@@ -59,11 +59,12 @@ export function createSource(credentials: SourceCredentials, publicationName: st
       }),
     look: async (oids, wholeSchema) => ask(async (client) => lookAtCatalog(client, publicationName ?? '', { oids, wholeSchema })),
     hasSentRows: async (table, since) => ask(async (client) => hasSentRows(client, table, since)),
+    readSnapshot: async () => ask(readFullSnapshot),
     // A connection of its own: it may wait for hours.
-    waitForRunningTransactions: async (onWaiting, signal) => {
+    waitForTransactions: async (ids, wait) => {
       const client = await connect(credentials)
       try {
-        await waitForRunningTransactions(client, onWaiting, signal)
+        await waitForTransactions(client, ids, wait)
       } finally {
         await endQuietly(client)
       }

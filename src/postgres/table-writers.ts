@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
-import { type OnWaiting, REPORT_WAITING_MS } from './running-transactions.ts'
+import type { OnWaiting } from '../model/source.ts'
+import { REPORT_WAITING_MS } from './running-transactions.ts'
 import { queryRows, type SqlClient } from './sql.ts'
 
 const SUBJECT = 'transactions that write to a table'

@@ -7,6 +7,7 @@ import type { ChangedTable, ChunkCopy, KeyRange, Source } from '../model/source.
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
+import { byAge, remember, untilEnded } from './awaited.ts'
 import { beginCommit, gainOf } from './commit-measure.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
 import { withoutGap } from './recover.ts'
@@ -103,19 +104,31 @@ export class Copier {
 
   /** Copies everything that `tables` still need. Resolves when nothing is left to begin, or after an abort. */
   async run(tables: readonly TableRuntime[]): Promise<void> {
-    const waiting = tables.filter((table) => table.needsCopy)
-    if (waiting.length === 0) return
-    for (const table of waiting) table.isRemembering = true
-    await this.#options.source.waitForRunningTransactions(this.#options.onWaiting, this.#options.signal)
-    await Promise.all(Array.from({ length: READERS }, async () => this.#reader(waiting)))
-    // The copies count from their snapshots' positions on, which the stream has to pass.
-    if (!this.#options.signal.aborted) await this.#options.source.flushWal()
-    for (const table of waiting) if (!table.needsCopy) table.isRemembering = false
+    const { source, onWaiting, signal } = this.#options
+    const all = tables.filter((table) => table.needsCopy)
+    const known = new Set(all.map(({ awaited }) => awaited))
+    let waiting = all
+    while (waiting.length > 0 && this.#mayBegin) {
+      await remember(source, waiting, all)
+      for (const group of byAge(waiting)) {
+        await untilEnded(source, group, { onWaiting, signal, all, known })
+        await Promise.all(Array.from({ length: READERS }, async () => this.#reader(group)))
+        // The copies count from their snapshots' positions on, which the stream has to pass.
+        if (!signal.aborted) await source.flushWal()
+        for (const table of group) if (!table.needsCopy) table.endCopy()
+      }
+      // Those that began anew meanwhile.
+      waiting = waiting.filter((table) => table.needsCopy && table.awaited === null)
+    }
+  }
+
+  get #mayBegin(): boolean {
+    return !this.#options.signal.aborted && this.#options.chunks.mayBegin
   }
 
   async #reader(tables: readonly TableRuntime[]): Promise<void> {
-    const { signal, chunks } = this.#options
-    while (!signal.aborted && chunks.mayBegin) {
+    const { chunks } = this.#options
+    while (this.#mayBegin) {
       const turns = await this.#next(tables)
       if (turns.length === 0) return
       await chunks.run(async () => this.#copyChunks(turns))
@@ -127,7 +140,8 @@ export class Copier {
     const turns: Turn[] = []
     let byteCount = 0
     for (const table of tables) {
-      if (!table.needsCopy) continue
+      // One that began anew waits for others.
+      if (!table.needsCopy || table.awaited === null) continue
       // What is planned now may be copied together with what is held.
       if (turns.length === 0) await this.#planned(table, tables)
       const { generation } = table
@@ -154,7 +168,7 @@ export class Copier {
   }
 
   async #beginPlanning(table: TableRuntime, tables: readonly TableRuntime[]): Promise<void> {
-    const others = tables.filter((other) => other !== table && other.needsCopy && isUnplanned(other.record) && !this.#planning.has(other.record.oid))
+    const others = tables.filter((other) => other !== table && other.needsCopy && other.awaited !== null && isUnplanned(other.record) && !this.#planning.has(other.record.oid))
     const together = [table, ...others].slice(0, TABLES_TOGETHER)
     const oids = together.map(({ record }) => record.oid)
     const planning = this.#planTogether(together).finally(() => {
@@ -172,7 +186,7 @@ export class Copier {
     const sizes = await source.findSmallTables(tables.map(({ record }) => record.oid), destination.chunkRows)
     if (!sizes.has(first.record.oid)) {
       await this.#onTable(first, async () => {
-        while (isUnplanned(first.record) && !signal.aborted) await this.#planRanges(first)
+        if (isUnplanned(first.record)) await this.#planRanges(first)
       })
       return
     }
@@ -181,22 +195,12 @@ export class Copier {
       const size = sizes.get(table.record.oid)
       if (size !== undefined) plans.push({ table, ranges: [EVERYTHING], estimatedRows: size.estimatedRows })
     }
-    await this.#remember(plans.map(({ table }) => table))
     if (!signal.aborted) await this.#write(plans)
     for (const { table } of plans) this.#small.set(nameOf(table), sizes.get(table.record.oid)?.byteCount ?? 0)
   }
 
-  /** They begin anew while others were being copied: what ran by then is not in the snapshots that are to come. */
-  async #remember(tables: readonly TableRuntime[]): Promise<void> {
-    const { source, onWaiting, signal } = this.#options
-    if (tables.every(({ isRemembering }) => isRemembering)) return
-    for (const table of tables) table.isRemembering = true
-    await source.waitForRunningTransactions(onWaiting, signal)
-  }
-
   async #planRanges(table: TableRuntime): Promise<void> {
     const { source, destination } = this.#options
-    await this.#remember([table])
     this.#options.onActivity(`planning the copy of ${tableKey(table.record.source)}`)
     const { generation } = table
     const plan = await source.planChunks(schemaOf(table.record), { targetRows: destination.chunkRows, hasColumnList: table.record.hasColumnList })
@@ -212,7 +216,7 @@ export class Copier {
     await exclusive(async () => {
       const planned = plans.flatMap(({ table, ranges, estimatedRows }) => {
         const { record } = table
-        if (!isUnplanned(record)) return []
+        if (!isUnplanned(record) || table.awaited === null) return []
         const chunks = ranges.map(({ lower, upper }) => ({ lower, upper, done: null }))
         const next: TableRecord = {
           // What did not come is in what is read from now on.
@@ -280,11 +284,11 @@ export class Copier {
 
   /** Takes a snapshot that sees every change skipped so far. Null where the copy began anew meanwhile, or after an abort. */
   async #beginSnapshot(table: TableRuntime, index: number, generation: number): Promise<BegunCopy | null> {
-    const { source, signal, chunks } = this.#options
+    const { source, signal } = this.#options
     const begin = async (): Promise<BegunCopy | null> => {
       for (;;) {
         const chunk = table.record.copy?.chunks[index]
-        if (signal.aborted || !chunks.mayBegin || table.generation !== generation || chunk === undefined) return null
+        if (!this.#mayBegin || table.generation !== generation || chunk === undefined) return null
         // What the snapshot does not see comes in the stream later than this: what came before it was skipped for this chunk, so must be visible.
         const rowLsn = this.#options.appliedLsn()
         const range = { lower: chunk.lower, upper: chunk.upper }
@@ -401,7 +405,7 @@ export class Copier {
       if (!isTableFault(error)) throw error
       await this.#stop(table, error)
     }
-    table.isRemembering = false
+    table.endCopy()
   }
 
   async #stop(table: TableRuntime, error: DomainError): Promise<void> {

@@ -121,7 +121,13 @@ export class GapRepair {
   async #waitOnce(): Promise<void> {
     if (this.#hasWaited) return
     const { source, onActivity } = this.#options
-    await source.waitForRunningTransactions((pids, prepared) => { onActivity(`the comparison waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`) }, this.#ended.signal)
+    const { running } = await source.readSnapshot()
+    await source.waitForTransactions(running, {
+      onWaiting: (pids, prepared) => { onActivity(`the comparison waits for transactions that were running to end: ${transactionHolders(pids, prepared)}`) },
+      onSnapshot: () => undefined,
+      hasWaited: false,
+      signal: this.#ended.signal,
+    })
     this.#hasWaited = true
   }
 

@@ -42,8 +42,13 @@ export class TableRuntime {
   /** Every chunk's snapshot was taken before this position; null while a chunk is missing. */
   #lastSnapshotLsn: Lsn | null = null
   readonly #skipped = new Set<number>()
-  /** Skipped transactions are remembered from the moment on when the wait for running ones began (facts 10a). */
-  isRemembering = false
+  #isRemembering = false
+  /**
+   * Taken when skipped transactions began to be remembered: before the copy's first snapshot those must have ended that it lists as running (facts 10a), less what is known
+   * to have ended. It holds for the whole copy, however many slices that takes: what began later has all that it writes in the stream, and is remembered where
+   * that is skipped. Null until it is taken, and again once the copy begins anew: what was applied before may not be visible yet.
+   */
+  awaited: Snapshot | null = null
   /** The transaction of the last TRUNCATE that the stream has brought; null before the first. */
   truncatedBy: number | null = null
   /** The last transaction judged, and its verdict: most transactions change a table more than once. */
@@ -87,6 +92,7 @@ export class TableRuntime {
       return
     }
     if (record.copy.generation !== this.#generation || record.copy.chunks.length !== this.#chunks.length) {
+      if (record.state === 'pending') this.awaited = null
       this.#generation = record.copy.generation
       this.#chunks = record.copy.chunks.map(() => ({ tag: 'pending' }))
     }
@@ -178,8 +184,24 @@ export class TableRuntime {
   }
 
   #skip(xid: number): 'skip' {
-    if (this.isRemembering) this.#skipped.add(xid)
+    if (this.#isRemembering) this.#skipped.add(xid)
     return 'skip'
+  }
+
+  /** From now on skipped transactions are remembered. Then {@link awaited} is to be taken. */
+  remember(): void {
+    this.#isRemembering = true
+  }
+
+  /** Nothing of it is to be copied any more. */
+  endCopy(): void {
+    this.#isRemembering = false
+    this.awaited = null
+  }
+
+  /** What a snapshot of the source sees, all later ones see: it need not be remembered. */
+  noteVisible(snapshot: Snapshot): void {
+    for (const xid of this.#skipped) if (sees(snapshot, xid)) this.#skipped.delete(xid)
   }
 
   /** Judges a change by the chunk of its key, when its batch is applied. */

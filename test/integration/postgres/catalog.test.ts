@@ -1,12 +1,12 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseLsn } from '../../../src/model/lsn.ts'
-import type { KeyRange } from '../../../src/model/source.ts'
+import type { KeyRange, TransactionsWait } from '../../../src/model/source.ts'
 import type { TableSchema } from '../../../src/model/table-schema.ts'
 import { readTables } from '../../../src/postgres/catalog.ts'
 import { locateKeys, readRows } from '../../../src/postgres/key-lookup.ts'
 import { describePublishedTables } from '../../../src/postgres/publication.ts'
-import { waitForRunningTransactions } from '../../../src/postgres/running-transactions.ts'
+import { readFullSnapshot, REPORT_WAITING_MS, waitForTransactions } from '../../../src/postgres/running-transactions.ts'
 import { readHealth, readIdentity } from '../../../src/postgres/server.ts'
 import { connect, endQuietly } from '../../../src/postgres/session.ts'
 import { deferred, openSourceFixture, type SourceFixture } from './source-fixture.ts'
@@ -232,7 +232,7 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
   })
 
   describe('waiting for running transactions', () => {
-    const neverAborted = new AbortController().signal
+    const quiet: TransactionsWait = { onWaiting: () => undefined, onSnapshot: () => undefined, hasWaited: false, signal: new AbortController().signal }
     const openWriter = async (fixture: SourceFixture): Promise<{ readonly writer: pg.Client; readonly pid: number }> => {
       const writer = new pg.Client({
         host: fixture.credentials.host,
@@ -259,13 +259,13 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
       await here.writer.query('BEGIN; SELECT pg_current_xact_id()')
       const reported = deferred<readonly number[]>()
       let isDone = false
-      const waiting = waitForRunningTransactions(
-        client,
-        (pids) => {
+      const { running } = await readFullSnapshot(client)
+      const waiting = waitForTransactions(client, running, {
+        ...quiet,
+        onWaiting: (pids) => {
           reported.resolve(pids)
         },
-        neverAborted,
-      ).then(() => {
+      }).then(() => {
         isDone = true
       })
       expect(await reported.promise).toEqual([here.pid])
@@ -282,19 +282,31 @@ describe.each(testServers())('catalog of the source, $name', ({ url }) => {
       await source.admin.query(`BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '${gid}'`)
       const reported = deferred<readonly string[]>()
       const aborting = new AbortController()
-      const waiting = waitForRunningTransactions(
-        client,
-        (_pids, prepared) => {
+      const { running } = await readFullSnapshot(client)
+      const waiting = waitForTransactions(client, running, {
+        ...quiet,
+        onWaiting: (_pids, prepared) => {
           reported.resolve(prepared)
         },
-        aborting.signal,
-      )
+        signal: aborting.signal,
+      })
       const rejected = expect(waiting).rejects.toThrow()
       expect(await reported.promise).toEqual([gid])
       aborting.abort()
       await rejected
+      const since = performance.now()
+      const again = new AbortController()
+      const named = new Promise<readonly string[]>((resolve) => {
+        const onWaiting: TransactionsWait['onWaiting'] = (_pids, prepared) => { resolve(prepared) }
+        waitForTransactions(client, running, { ...quiet, onWaiting, hasWaited: true, signal: again.signal }).catch(() => undefined)
+      })
+      expect(await named).toEqual([gid])
+      // Whoever has waited before has told of nobody for long enough.
+      expect(performance.now() - since).toBeLessThan(REPORT_WAITING_MS)
+      again.abort()
       await source.admin.query(`ROLLBACK PREPARED '${gid}'`)
-      await waitForRunningTransactions(client, () => undefined, neverAborted)
+      await waitForTransactions(client, running, quiet)
+      await waitForTransactions(client, (await readFullSnapshot(client)).running, quiet)
     })
   })
 })

@@ -83,6 +83,36 @@ it.each(['merge', 'append'] as const)('loses nothing of a transaction that wrote
   expect(await pipeline.query(`SELECT count(*)::INTEGER, count(DISTINCT id)::INTEGER FROM public.${later}`)).toEqual([[4, 4]])
 })
 
+// Cause: each slice took anew what was to be waited for: where transactions overlap longer than a slice lasts, the copy never began.
+it('begins a copy although somebody writes at any time, and loses nothing', async () => {
+  await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'overlapping', tableNames: ['overlapping'] }))
+  await pipeline.sql("CREATE TABLE overlapping (id int PRIMARY KEY); CREATE TABLE overlapping_later (id int PRIMARY KEY, note text); INSERT INTO overlapping_later VALUES (1, 'there')")
+  await pipeline.initialize()
+  await pipeline.catchUp()
+  await writer.query("BEGIN; INSERT INTO overlapping_later VALUES (2, 'before it was published')")
+  const spec = { ...pipeline.spec, tableNames: ['overlapping', 'overlapping_later'] }
+  await pipeline.engine.initialize({ spec }, pipeline.context())
+  const slice = async (context = pipeline.context()): Promise<boolean> =>
+    (await pipeline.engine.runSlice({ spec, mode: 'stream', tableNames: null, untilLsn: null, maxBusyMs: 1_000, maxIdleMs: 1_000 }, context)).hasTablesToCopy
+  expect(await slice()).toBe(true)
+  const next = new pg.Client({ connectionString: database.url })
+  await next.connect()
+  try {
+    await next.query("BEGIN; INSERT INTO overlapping_later VALUES (3, 'since it was published')")
+    const { context, activities } = reporting(pipeline)
+    expect(await slice(context)).toBe(true)
+    expect(activities.join('\n')).toMatch(new RegExp(`waits.*\\b${await pidOf(writer)}\\b`))
+    expect(activities.join('\n')).not.toMatch(new RegExp(`\\b${await pidOf(next)}\\b`))
+    await writer.query('UPDATE overlapping_later SET note = \'changed\' WHERE id = 1; COMMIT')
+    await until(slice, (mustCopy) => !mustCopy)
+    await next.query("UPDATE overlapping_later SET note = 'changed again' WHERE id = 2; COMMIT")
+  } finally {
+    await next.end()
+  }
+  await pipeline.engine.runSlice({ spec, mode: 'stream', tableNames: null, untilLsn: 'now', maxBusyMs: 60_000, maxIdleMs: 60_000 }, pipeline.context())
+  await expectEqual(pipeline, 'overlapping_later')
+})
+
 it('loses nothing of a transaction that is prepared across publishing and copy', async () => {
   await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'two_phases', tableNames: ['two_phases'] }))
   await pipeline.sql('CREATE TABLE two_phases (id int PRIMARY KEY); CREATE TABLE two_phases_later (id int PRIMARY KEY)')

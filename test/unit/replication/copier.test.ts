@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest'
 import type { ChunkStage, Destination, RowLookup, TableRecord } from '../../../src/model/destination.ts'
 import { asRecordEnd, ZERO_LSN } from '../../../src/model/lsn.ts'
-import { parseSnapshot } from '../../../src/model/snapshot.ts'
-import type { ChunkCopy, KeyRange, Source } from '../../../src/model/source.ts'
+import { parseSnapshot, type Snapshot } from '../../../src/model/snapshot.ts'
+import type { ChunkCopy, ChangedTable, KeyRange, Source, TransactionsWait } from '../../../src/model/source.ts'
 import { Copier } from '../../../src/replication/copier.ts'
 import { RunningChunks } from '../../../src/replication/running-chunks.ts'
 import { TableRuntime } from '../../../src/replication/table-runtime.ts'
@@ -23,7 +23,7 @@ const RANGES: readonly KeyRange[] = [
 /** What the copier uses of each; anything else fails the test. */
 function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Source; readonly destination: Destination } {
   const source: Partial<Source> = {
-    waitForRunningTransactions: async () => undefined,
+    readSnapshot: async () => parseSnapshot('1:1:'),
     flushWal: async () => undefined,
     look: async () => ({ lsn: ZERO_LSN, tables: [], newcomers: [], operations: [] }),
     // The other reader looks for work meanwhile.
@@ -59,14 +59,14 @@ function fakes(onCopy: (upper: string) => Promise<void>): { readonly source: Sou
 }
 
 /** A copier of these, that may begin what `chunks` lets it. */
-function copierOf(source: Source, destination: Destination, chunks: RunningChunks): Copier {
+function copierOf(source: Source, destination: Destination, chunks: RunningChunks, signal = new AbortController().signal): Copier {
   let tail: Promise<unknown> = Promise.resolve()
   return new Copier({
     source,
     destination,
     fence: { source: 's', slotName: 'slot', owner: 'o', epoch: 1 },
     lookup: {} as RowLookup,
-    signal: new AbortController().signal,
+    signal,
     chunks,
     exclusive: async (work) => {
       const turn = tail.then(work)
@@ -119,4 +119,134 @@ it('finishes the chunks that run, and begins no other, once a slice is over', as
   expect(ended).toHaveLength(copied.length)
   expect(chunks.isSettled).toBe(true)
   expect(table.record.copy?.chunks.filter(({ done }) => done !== null)).toHaveLength(copied.length)
+})
+
+/** Transactions of a source: what runs is in `running`. */
+class Transactions {
+  readonly running = new Set<bigint>()
+  readonly awaited: (readonly bigint[])[] = []
+  #next = 10n
+  #onEnd: () => void = () => undefined
+
+  begin(): bigint {
+    const xid = this.#next++
+    this.running.add(xid)
+    return xid
+  }
+
+  end(xid: bigint): void {
+    this.running.delete(xid)
+    this.#onEnd()
+  }
+
+  snapshot(): Snapshot {
+    return { xmin: 10n, xmax: this.#next, running: new Set(this.running) }
+  }
+
+  async wait(ids: ReadonlySet<bigint>, { onSnapshot, signal }: TransactionsWait): Promise<void> {
+    this.awaited.push([...ids])
+    signal.addEventListener('abort', () => { this.#onEnd() })
+    while ([...ids].some((id) => this.running.has(id))) {
+      signal.throwIfAborted()
+      await new Promise<void>((resolve) => { this.#onEnd = resolve })
+    }
+    onSnapshot(this.snapshot())
+  }
+}
+
+/** As {@link fakes}, of a source on which transactions run. */
+function withTransactions(transactions: Transactions, onCopy: (upper: string) => Promise<void> = async () => Promise.resolve()): ReturnType<typeof fakes> {
+  const { source, destination } = fakes(onCopy)
+  const own: Partial<Source> = { readSnapshot: async () => Promise.resolve(transactions.snapshot()), waitForTransactions: async (ids, wait) => transactions.wait(ids, wait) }
+  return { source: { ...source, ...own }, destination }
+}
+
+function pendingTable(oid: number): TableRuntime {
+  return new TableRuntime({ ...PENDING, oid, source: { schema: 'public', name: `t${String(oid)}` }, target: { schema: 'public', name: `t${String(oid)}` } })
+}
+
+/** A slice that is over before anything could be copied. */
+async function waitInVain({ source, destination }: ReturnType<typeof fakes>, tables: readonly TableRuntime[]): Promise<void> {
+  const ended = new AbortController()
+  const waiting = copierOf(source, destination, new RunningChunks(() => undefined), ended.signal).run(tables)
+  const rejected = expect(waiting).rejects.toThrow()
+  await new Promise((resolve) => setImmediate(resolve))
+  ended.abort()
+  await rejected
+}
+
+// Cause: each slice took anew what was to be waited for: where transactions overlap longer than a slice lasts, the copy never began.
+it('waits in the next slice for what is left of what it waited for, not for what has begun since', async () => {
+  const transactions = new Transactions()
+  const parts = withTransactions(transactions)
+  const [first, second] = [transactions.begin(), transactions.begin()]
+  const table = pendingTable(1)
+  await waitInVain(parts, [table])
+  transactions.begin()
+  transactions.end(first)
+  await waitInVain(parts, [table])
+  transactions.begin()
+  transactions.end(second)
+  await copierOf(parts.source, parts.destination, new RunningChunks(() => undefined)).run([table])
+  expect(table.record.state).toBe('streaming')
+  expect(transactions.awaited).toEqual([[first, second], [first, second], [first, second]])
+})
+
+it('waits once for a copy that takes many slices', async () => {
+  const transactions = new Transactions()
+  const table = pendingTable(1)
+  let slices = 0
+  for (; table.record.state !== 'streaming' && slices < 10; slices++) {
+    const chunks = new RunningChunks(() => undefined)
+    const { source, destination } = withTransactions(transactions, async () => {
+      chunks.endWithThese()
+      return Promise.resolve()
+    })
+    await copierOf(source, destination, chunks).run([table])
+    // Open until the test is over.
+    transactions.begin()
+  }
+  expect(table.record.state).toBe('streaming')
+  expect(slices).toBeGreaterThan(1)
+  expect(transactions.awaited).toEqual([])
+})
+
+it('copies a table whose transactions have ended while one that joined later waits for its own', async () => {
+  const transactions = new Transactions()
+  const parts = withTransactions(transactions)
+  const before = transactions.begin()
+  const [first, later] = [pendingTable(1), pendingTable(2)]
+  await waitInVain(parts, [first])
+  const wroteToLater = transactions.begin()
+  const copying = copierOf(parts.source, parts.destination, new RunningChunks(() => undefined)).run([later, first])
+  await new Promise((resolve) => setImmediate(resolve))
+  transactions.end(before)
+  while (first.record.state !== 'streaming') await new Promise((resolve) => setImmediate(resolve))
+  expect(later.record.state).toBe('pending')
+  transactions.end(wroteToLater)
+  await copying
+  expect(later.record.state).toBe('streaming')
+  expect(transactions.awaited).toEqual([[before], [before], [before, wroteToLater]])
+})
+
+it('takes anew what a copy waits for that begins anew', async () => {
+  const transactions = new Transactions()
+  const parts = withTransactions(transactions)
+  const table = pendingTable(1)
+  // Of the first copy nothing is waited for; then somebody writes what the stream applies to it, and changes the table.
+  const writers: bigint[] = []
+  const planChunks: Source['planChunks'] = async (schema, request) => {
+    if (writers.length > 0) return parts.source.planChunks(schema, request)
+    writers.push(transactions.begin())
+    const changed: ChangedTable = { tag: 'changed', table: { ...schema, columns: [] } }
+    return Promise.resolve(changed)
+  }
+  const restartCopy: Destination['restartCopy'] = async (_fence, record) => Promise.resolve({ ...record, state: 'pending', copy: { generation: 7, into: record.target, estimatedRows: 0, chunks: [{ lower: null, upper: null, done: null }] } })
+  const copying = copierOf({ ...parts.source, planChunks }, { ...parts.destination, restartCopy }, new RunningChunks(() => undefined)).run([table])
+  while (transactions.awaited.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  expect(table.record.state).toBe('pending')
+  expect(transactions.awaited).toEqual([writers])
+  for (const writer of writers) transactions.end(writer)
+  await copying
+  expect(table.record.state).toBe('streaming')
 })
