@@ -9,7 +9,7 @@ import { limitColumns } from './catalog.ts'
 import type { SourceCredentials } from './credentials.ts'
 import { withNote } from './destination-note.ts'
 import { dropPublication } from './drop.ts'
-import { createSlotWithSnapshots, dropSnapshots, listSnapshots } from './kept-snapshots.ts'
+import { alterToFailover, createSlotWithSnapshots, dropSnapshots, listSnapshots } from './kept-snapshots.ts'
 import { inspectSource, requireReady, type SourceInspection } from './preflight.ts'
 import { publicationWarnings, wantedColumns } from './publication-warnings.ts'
 import { asPublished, commentSql, readPublication, toTableSchema, type PublicationState } from './publication.ts'
@@ -99,6 +99,8 @@ export async function applySource(
     await changePublication(client, { request, inspection: { ...inspection, plan: { ...inspection.plan, statements: [] } }, publication: await readPublication(client, request.publicationName), writesNote: true })
   } else {
     consistentPoint = formatSlotPosition(slot.confirmedFlushLsn, request.slotName)
+    // It is made one by a statement of its own.
+    if (inspection.isSlotUnfinished && isToBeFailover(init) && !slot.isFailover) await makeFailoverSlot(context, request.slotName)
   }
 
   const state = await readPublication(client, request.publicationName)
@@ -180,6 +182,15 @@ async function createSlotWatched(client: SqlClient, { slotName, isFailover }: { 
   const { running: before } = await readFullSnapshot(client)
   const { pid } = await queryRow(client, z.object({ pid: z.number() }), { text: 'SELECT pg_backend_pid() AS pid', subject: SUBJECT })
   return await watched({ creatorPid: pid, before }, async () => createSlot(client, slotName, isFailover), context)
+}
+
+async function makeFailoverSlot({ openWalsender }: { readonly openWalsender: () => ReturnType<typeof connect> }, slotName: string): Promise<void> {
+  const walsender = await openWalsender()
+  try {
+    await alterToFailover(walsender, slotName)
+  } finally {
+    await endQuietly(walsender)
+  }
 }
 
 /** `snapshotMode: "persisted"`: see {@link createSlotWithSnapshots}. */

@@ -125,8 +125,8 @@ export async function createSlotWithSnapshots({ client, walsender, slotName, isF
     }
     await execute(client, { text: 'COMMIT', subject })
     await command(walsender, `SELECT pg_copy_logical_replication_slot(${plainLiteral(temporary)}, ${plainLiteral(slotName)}, false)`, subject)
-    // A copy never is one by itself.
-    if (isFailover) await command(walsender, `ALTER_REPLICATION_SLOT ${quoteIdentifier(slotName)} (FAILOVER true)`, subject)
+    // A copy never is one by itself. Cut off before this, init makes it one when it goes on.
+    if (isFailover) await alterToFailover(walsender, slotName)
     return consistentPoint
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)
@@ -139,6 +139,11 @@ async function exportSnapshot(walsender: pg.Client, name: string, subject: strin
   const parsed = z.object({ consistent_point: z.string(), snapshot_name: z.string() }).safeParse(row)
   if (!parsed.success) throw new DomainError({ kind: 'ProtocolViolation', message: `${subject}: the server made a slot without a snapshot`, remedy: 'Report this with the server\'s version.' })
   return { consistentPoint: parsed.data.consistent_point, snapshotName: parsed.data.snapshot_name }
+}
+
+/** Makes a slot that nobody uses a failover slot (17+). Idempotent. */
+export async function alterToFailover(walsender: pg.Client, slotName: string): Promise<void> {
+  await command(walsender, `ALTER_REPLICATION_SLOT ${quoteIdentifier(slotName)} (FAILOVER true)`, `slot ${JSON.stringify(slotName)}`)
 }
 
 /** A walsender takes simple queries only. */

@@ -39,6 +39,8 @@ export interface SourceInspection {
   readonly plan: PublicationPlan
   /** True where the slot was made by somebody else. */
   readonly slotIsAdopted: boolean
+  /** True where we made the slot with its snapshots, and were cut off before the destination knew. */
+  readonly isSlotUnfinished: boolean
   readonly findings: readonly PreflightFinding[]
 }
 
@@ -74,6 +76,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const wanted = tables.map((table) => limitColumns(kept === null ? table : asPublished(table, extended(kept, plan), server.identity.serverVersion), wantedColumns(table, includeColumns)))
   const isPersisted = request.snapshotMode === 'persisted' && request.recovers !== true
   const hasSnapshots = isPersisted && slot !== null && areOfPosition(await listSnapshots(client, request.slotName), slot.confirmedFlushLsn)
+  const isSlotUnfinished = hasSnapshots && !request.destinationHasState && !makesSlotAnew(request)
   const slotInput = { request, databaseName: server.identity.databaseName, slot, publication, hasSnapshots }
   const warnings = kept === null ? [] : publicationWarnings({ request, publication: extended(kept, plan), serverVersion: server.identity.serverVersion, tables, includeColumns })
   const findings = [
@@ -82,14 +85,14 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
     ...requested.findings,
     ...joining.findings,
     ...included.findings,
-    ...checkServer(server, { newSlot: slot === null, ...(request.makesFailoverSlot === true ? { failoverSlot: makesSlotAnew(request) ? null : slot } : {}), publicationChange: plan.statements.length > 0 || request.reset }),
+    ...checkServer(server, { newSlot: slot === null, ...(request.makesFailoverSlot === true ? { failoverSlot: makesSlotAnew(request) || isSlotUnfinished ? null : slot } : {}), publicationChange: plan.statements.length > 0 || request.reset }),
     ...checkTables({ tables, leaves, includeColumns, operations, publication: kept }),
     ...checkPrivileges({ request, server, publication, plan, tables: wanted, relations: requested.tables }),
     ...(request.isSlotOurs === true ? [] : checkSlot(slotInput)),
     ...(isPersisted && (slot === null || request.reset) ? await checkSnapshots(client, { server, slotName: request.slotName, tables: wanted }) : []),
     ...warnings.map((warning) => warningFinding('publication', warning)),
   ]
-  return { server, publication, slot, scope, tables, includeColumns, plan, slotIsAdopted: isAdoption(slotInput), findings }
+  return { server, publication, slot, scope, tables, includeColumns, plan, slotIsAdopted: isAdoption(slotInput), isSlotUnfinished, findings }
 }
 
 /** Throws the first failure of an inspection, naming the other failed checks. */
@@ -226,5 +229,5 @@ async function readLeaves(client: SqlClient, roots: readonly number[]): Promise<
 function emptyInspection(server: ServerFacts, findings: readonly PreflightFinding[]): SourceInspection {
   const plan: PublicationPlan = { statements: [], isNew: false, isWholeSchema: false, tablesToAdd: [] }
   const scope: NameScope = { schemaName: '', schemas: new Set() }
-  return { server, publication: null, slot: null, scope, tables: [], includeColumns: new Map(), plan, slotIsAdopted: false, findings }
+  return { server, publication: null, slot: null, scope, tables: [], includeColumns: new Map(), plan, slotIsAdopted: false, isSlotUnfinished: false, findings }
 }

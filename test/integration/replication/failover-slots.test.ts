@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
+import type { Destination } from '../../../src/model/destination.ts'
 import { documentOf, run } from '../../support/command-line.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
@@ -38,6 +39,35 @@ it.each(['initial', 'persisted'] as const)('makes a failover slot where the sour
   await pipeline.sql(`INSERT INTO ${name} VALUES (200, 'streamed'); DELETE FROM ${name} WHERE id < 10`)
   await pipeline.catchUp()
   expect(differences(await pipeline.destinationRows(name), await pipeline.sourceRows(name))).toEqual({ missing: [], extra: [] })
+})
+
+// Cause: a slot with snapshots is made by two statements; cut off between them init went on with an ordinary one.
+it('makes it a failover slot when init goes on that was cut off before it was one', async () => {
+  let isAsked = false
+  let isKilled = true
+  const around = (destination: Destination): Destination =>
+    new Proxy(destination, {
+      get: (target, name) => {
+        if (name === 'register' && isKilled) return async () => Promise.reject(new Error('killed'))
+        const value: unknown = Reflect.get(target, name)
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value
+      },
+    })
+  const spec = specOf({ slotName: 'cut_off', publicationName: 'cut_off', tableNames: ['cut_off'], snapshotMode: 'persisted' })
+  await using pipeline = new TestPipeline(server.url, spec, { makesFailoverSlots: () => isAsked, around })
+  await pipeline.sql("CREATE TABLE cut_off (id int PRIMARY KEY, v text); INSERT INTO cut_off SELECT g, 'kept' FROM generate_series(1, 100) g")
+  // What a kill between the two statements leaves: a slot that is none, with its snapshots.
+  await expect(pipeline.initialize()).rejects.toThrow('killed')
+  expect(await isFailover(pipeline)).toBe(false)
+  isAsked = true
+  isKilled = false
+  const { warnings, created } = await pipeline.initialize()
+  expect(created.slot).toBe(false)
+  expect(await isFailover(pipeline)).toBe(true)
+  expect(warnings.join()).not.toContain('failoverSlots')
+  await pipeline.sql("INSERT INTO cut_off VALUES (200, 'streamed'); DELETE FROM cut_off WHERE id < 10")
+  await pipeline.catchUp()
+  expect(differences(await pipeline.destinationRows('cut_off'), await pipeline.sourceRows('cut_off'))).toEqual({ missing: [], extra: [] })
 })
 
 it('makes an ordinary one where it does not, and leaves a slot that is there what it is', async () => {
