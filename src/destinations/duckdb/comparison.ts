@@ -21,6 +21,11 @@ import { contentOf, contentOfCompared, createSuspects, keyColumns, type Watch } 
 const SHAPE_CHANGED: TableChanged = { tag: 'changed', reason: 'shape' }
 const VALUE_MISFIT: TableChanged = { tag: 'changed', reason: 'value' }
 
+/** Contents are counted in parts of so much text: of these DuckDB holds about five times as much in memory at once. */
+const PART_BYTES = 80 * 2 ** 20
+/** Each part reads the rows of both sides anew, so that more would take longer than what they spare is worth: larger ones are put on disk by DuckDB, beyond its memory limit. */
+const MAX_PARTS = 8
+
 /** Of temporary tables, and of staging files. */
 let comparisons = 0
 
@@ -54,16 +59,11 @@ export class DuckDbComparison implements TableComparison {
     return this.#read(reachedLsn, async (session) => {
       const where = keyRangeCondition(keyColumns(this.table), range)
       const rowCount = steps.reduce((sum, step) => sum + step.rowCount, 0)
-      let isLoaded = false
       await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_suspects (${this.#suspectColumns().join(', ')})`)
       for (const shape of this.#shapes) {
-        const current = selectCurrent(shape, this.table, where)
-        if (this.table.key.length > 0 && (await this.#suspectByKey(session, { steps, rowCount, current }))) continue
-        if (!isLoaded) await this.#load(session, steps)
-        isLoaded = true
-        await this.#suspectByContent(session, current)
+        if (this.table.key.length > 0 && (await this.#suspectByKey(session, { steps, rowCount, current: selectCurrent(shape, this.table, where) }))) continue
+        await this.#suspectByContent(session, { steps, shape, where })
       }
-      if (isLoaded) await session.run(`DROP TABLE temp.${this.#name}_rows`)
       const [counted] = await session.rows(`SELECT count(*)::VARCHAR FROM temp.${this.#name}_suspects`)
       return { tag: 'compared', rowCount, suspectCount: Number(counted?.[0]) }
     })
@@ -86,16 +86,14 @@ export class DuckDbComparison implements TableComparison {
     const steps = stepsOf([rows])
     if (steps === null) return VALUE_MISFIT
     return this.#read(reachedLsn, async (session) => {
-      await this.#load(session, steps)
       const found = new Map<number, { sourceRows: number; shapes: { index: number; rows: number }[] }>()
       for (const [index, shape] of this.#shapes.entries()) {
-        for (const [place, sourceRows, ownRows] of await this.#differing(session, shape)) {
+        for (const [place, sourceRows, ownRows] of await this.#differing(session, shape, steps)) {
           const difference = found.get(place) ?? { sourceRows, shapes: [] }
           difference.shapes.push({ index, rows: ownRows })
           found.set(place, difference)
         }
       }
-      await session.run(`DROP TABLE temp.${this.#name}_rows`)
       return [...found].map(([place, difference]) => ({ place, ...difference })).sort((a, b) => a.place - b.place)
     })
   }
@@ -130,7 +128,7 @@ export class DuckDbComparison implements TableComparison {
   async close(): Promise<void> {
     await this.unwatch()
     await this.#database.reading(async (session) => {
-      await session.run(['rows', 'suspects', 'watched', 'found'].map((name) => `DROP TABLE IF EXISTS temp.${this.#name}_${name}`).join('; '))
+      await session.run(['suspects', 'watched', 'found'].map((name) => `DROP TABLE IF EXISTS temp.${this.#name}_${name}`).join('; '))
     })
   }
 
@@ -157,10 +155,6 @@ export class DuckDbComparison implements TableComparison {
     const now = state?.tables.find(({ oid, state: tableState }) => oid === this.table.oid && tableState !== 'removed')
     if (state?.appliedLsn == null || now === undefined || !isComparable(now, reachedLsn)) return null
     return shapeOf(now) === shapeOf(this.table) ? state.appliedLsn : null
-  }
-
-  async #load(session: DatabaseSession, steps: readonly RowsStep[]): Promise<void> {
-    await session.run(`CREATE OR REPLACE TEMP TABLE ${this.#name}_rows AS ${this.#selectStaged(steps)}`)
   }
 
   /** The source's rows under the names that they have here. */
@@ -212,25 +206,33 @@ export class DuckDbComparison implements TableComparison {
     return true
   }
 
-  /** The same, of keys or contents of which there are not as many rows of each content on both sides. */
-  async #suspectByContent(session: DatabaseSession, current: string): Promise<void> {
+  /** Adds those keys or contents to the suspects of which there are not as many rows of each content on both sides. Rows are counted part by part; all of one key, or content, are in one. */
+  async #suspectByContent(session: DatabaseSession, { steps, shape, where }: { readonly steps: readonly RowsStep[]; readonly shape: Shape; readonly where: string | null }): Promise<void> {
     const names = this.#live.map(({ name }) => quoteName(name))
-    const compared = this.#live.map((column, index) => `${comparedValue(column, names[index] ?? '')} AS v${String(index)}`)
+    const compared = this.#live.map((column, index) => comparedValue(column, names[index] ?? ''))
     const values = compared.map((_, index) => `v${String(index)}`)
     const key = keyColumns(this.table)
-    const texts = key.length === 0 ? [contentOfCompared(this.table, values)] : key.map(({ type }, index) => toPostgresText(type, `k${String(index)}`))
-    const keys = key.map(({ name }, index) => `${quoteName(name)} AS k${String(index)}`)
-    const grouped = [...key.map((_, index) => `k${String(index)}`), ...values].join(', ')
-    const side = (from: string, sign: string): string => `SELECT ${[...keys, ...compared, `${sign} AS side`].join(', ')} FROM ${from}`
+    const keys = key.map((_, index) => `k${String(index)}`)
+    const texts = key.length === 0 ? [contentOfCompared(this.table, values)] : key.map(({ type }, index) => toPostgresText(type, keys[index] ?? ''))
+    const grouped = [...keys, ...values].join(', ')
+    const selected = [...key.map(({ name }, index) => `${quoteName(name)} AS ${keys[index] ?? ''}`), ...compared.map((value, index) => `${value} AS ${values[index] ?? ''}`)]
+    const side = (from: string, sign: string): string => `SELECT ${[...selected, `${sign} AS side`].join(', ')} FROM (${from})`
     const suspects = `temp.${this.#name}_suspects`
-    await session.run(
-      `INSERT INTO ${suspects} SELECT DISTINCT ${texts.join(', ')} FROM (SELECT ${grouped} FROM (${side(`temp.${this.#name}_rows`, '1')} UNION ALL ${side(`(${current})`, '-1')}) GROUP BY ${grouped} HAVING sum(side) <> 0)
-       EXCEPT SELECT * FROM ${suspects}`,
-    )
+    const parts = Math.min(MAX_PARTS, Math.max(1, Math.ceil(steps.reduce((sum, { byteCount }) => sum + byteCount, 0) / PART_BYTES)))
+    const told = key.length === 0 ? compared : key.map((column) => comparedValue(column, quoteName(column.name)))
+    for (let part = 0; part < parts; part++) {
+      const isOfPart = parts === 1 ? 'true' : `hash(${told.join(', ')}) % ${String(parts)} = ${String(part)}`
+      const ofSource = `SELECT * FROM (${this.#selectStaged(steps)}) WHERE ${isOfPart}`
+      const own = selectCurrent(shape, this.table, where === null ? isOfPart : `(${where}) AND ${isOfPart}`)
+      await session.run(
+        `INSERT INTO ${suspects} SELECT DISTINCT ${texts.join(', ')} FROM (SELECT ${grouped} FROM (${side(ofSource, '1')} UNION ALL ${side(own, '-1')}) GROUP BY ${grouped} HAVING sum(side) <> 0)
+         EXCEPT SELECT * FROM ${suspects}`,
+      )
+    }
   }
 
   /** Watched places that differ in a shape, with the rows that the source has and those that are here. */
-  async #differing(session: DatabaseSession, shape: Shape): Promise<readonly (readonly [place: number, sourceRows: number, ownRows: number])[]> {
+  async #differing(session: DatabaseSession, shape: Shape, steps: readonly RowsStep[]): Promise<readonly (readonly [place: number, sourceRows: number, ownRows: number])[]> {
     const names = liveNames(this.table)
     const key = keyColumns(this.table)
     const watched = `temp.${this.#name}_watched`
@@ -245,7 +247,7 @@ export class DuckDbComparison implements TableComparison {
     const rows = await session.rows(
       `SELECT n::INTEGER, sum(s)::INTEGER, sum(d)::INTEGER FROM (
          SELECT ${grouped}, count(*) FILTER (side = 1) AS s, count(*) FILTER (side = -1) AS d
-         FROM (${side(`temp.${this.#name}_rows`, '1')} UNION ALL ${side(`(${selectCurrent(shape, this.table, isIn)})`, '-1')}) GROUP BY ${grouped})
+         FROM (${side(`(${this.#selectStaged(steps)})`, '1')} UNION ALL ${side(`(${selectCurrent(shape, this.table, isIn)})`, '-1')}) GROUP BY ${grouped})
        GROUP BY n HAVING bool_or(s <> d)`,
     )
     return (rows as readonly (readonly [number, unknown, unknown])[]).map(([place, sourceRows, ownRows]) => [place, Number(sourceRows), Number(ownRows)])

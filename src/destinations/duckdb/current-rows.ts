@@ -11,7 +11,7 @@ export function liveNames(record: Pick<TableRecord, 'columns'>): readonly string
 
 /**
  * `SELECT` of those rows of a shape that stand for the source's present ones, with the columns of {@link liveNames}: of a history what its changes come to.
- * `where` is a condition on the key's columns; null = all rows.
+ * `where` is a condition on the key's columns (without a key: one that is the same for equal rows); null = all rows.
  */
 export function selectCurrent({ kind, table }: Shape, record: TableRecord, where: string | null): string {
   const names = liveNames(record).join(', ')

@@ -164,6 +164,36 @@ describe('verify of a replication that nothing runs', () => {
     }
   })
 
+  // Contents are counted in parts of 80 MB, all rows of one content in the same: a value that had another hash on each side would be found missing and extra.
+  it('counts the rows of large tables without a key part by part, whatever types and shapes they have', { timeout: 300_000 }, async () => {
+    const plain = `n smallint, i int, b bigint, f real, d double precision, c numeric(12,2), u numeric, t text, w varchar(20), y boolean, at timestamptz, day date, hour time, id uuid, j jsonb, x bytea`
+    const plainValues = `g, g, g * 1000000007::bigint, g / 3.0, g / 7.0, g / 8.0, g / 16.0, nullif('t' || g % 3, 't1'), '', g % 2 = 0, timestamptz '2024-02-29 12:00:00+00' + g * interval '1.000001 s', date '2024-01-01' + g, time '00:00' + g * interval '1 s',
+      md5(g::text)::uuid, jsonb_build_object('g', g), decode(md5(g::text), 'hex')`
+    const more = `e interval, l int[], tl text[], z timetz, v bit varying(9), p int4range, nan double precision, m numeric(40,3)`
+    const moreValues = `CASE WHEN g % 2 = 0 THEN interval '1 mon' ELSE interval '30 days' END, ARRAY[g, NULL], ARRAY['a', g::text, NULL], timetz '12:00:00+02', B'101', int4range(g, g + 9), CASE WHEN g % 2 = 0 THEN 'NaN' ELSE '-0' END::float8, g + 0.5`
+    const pipeline = await pipelineOf(
+      'v_lined',
+      `CREATE TABLE v_lined (${plain}, filler text); ALTER TABLE v_lined REPLICA IDENTITY FULL; INSERT INTO v_lined SELECT ${plainValues}, repeat('lorem ', 340000) FROM generate_series(1, 45) g;
+       CREATE TABLE v_celled (${plain}, ${more}, filler text); ALTER TABLE v_celled REPLICA IDENTITY FULL; INSERT INTO v_celled SELECT ${plainValues}, ${moreValues}, repeat('lorem ', 340000) FROM generate_series(1, 45) g`,
+      { tableNames: ['v_lined', 'v_celled'], writeMode: { v_celled: ['append', 'scd2'] } },
+    )
+    try {
+      await pipeline.sql('DELETE FROM v_lined WHERE i = 45; DELETE FROM v_celled WHERE i = 45; INSERT INTO v_celled SELECT * FROM v_celled WHERE i <= 2')
+      await pipeline.catchUp()
+      await pipeline.write(`DELETE FROM public.v_lined WHERE i = 7; INSERT INTO public.v_lined SELECT * FROM public.v_lined WHERE i IN (8, 9); UPDATE public.v_lined SET t = '' WHERE i = 10; INSERT INTO public.v_lined (i) VALUES (1000);
+        UPDATE public.v_lined SET d = 3.1428571428571432 WHERE i = 22; UPDATE public.v_celled SET filler = filler || 'x' WHERE i = 12;
+        UPDATE public.v_celled__history SET e = INTERVAL '29 days' WHERE i = 11; UPDATE public.v_celled__history SET _is_current = false WHERE rowid IN (SELECT min(rowid) FROM public.v_celled__history WHERE i <= 2 GROUP BY i)`)
+      const found = await verify(pipeline, { repair: true })
+      expect(found.tables).toEqual({ 'public.v_celled': { compared: 46, different: 6, repaired: 6 }, 'public.v_lined': { compared: 44, different: 8, repaired: 8 } })
+      // Missing: 7, and what 10 and 22 were; extra: 1000, and what these are; too many: 8 and 9.
+      expect((found.differences['public.v_lined'] ?? []).map(({ kind }) => kind).sort()).toEqual(['duplicated', 'duplicated', 'extra', 'extra', 'extra', 'missing', 'missing', 'missing'])
+      const none = { different: 0, repaired: 0 }
+      expect((await verify(pipeline)).tables).toEqual({ 'public.v_celled': { compared: 46, ...none }, 'public.v_lined': { compared: 44, ...none } })
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
   it('compares the current rows of every shape, and puts them right as a change behind all others', async () => {
     const ddl = (name: string): string => `CREATE TABLE ${name} (id int PRIMARY KEY, v text); INSERT INTO ${name} SELECT g, 'v' || g FROM generate_series(1, 100) g`
     const pipeline = await pipelineOf('v_shapes', `${ddl('v_shapes')}; ${ddl('v_soft')}; CREATE TABLE v_bag (v text); ALTER TABLE v_bag REPLICA IDENTITY FULL; INSERT INTO v_bag SELECT 'v' || g % 10 FROM generate_series(1, 100) g`, {
