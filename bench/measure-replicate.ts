@@ -3,7 +3,7 @@ import pg from 'pg'
 import { parseLsn } from '../src/model/lsn.ts'
 import { compareRows, waitUntilClosed } from './equality.ts'
 import { NOTHING_MEASURED, withPipeline, type Measurement, type RunOptions } from './measure-sync.ts'
-import type { BenchPipeline, DestinationCommit } from './pipeline.ts'
+import { slotNameOf, type DestinationCommit } from './pipeline.ts'
 import { median } from './report.ts'
 import { insertSql } from './tables.ts'
 import type { BenchDatabase } from './servers.ts'
@@ -105,8 +105,10 @@ export async function measureReach(options: RunOptions, { table, rowCounts, chan
       },
       async (database, pipeline) => {
         onProgress(`${workload.name}: loading ${rowCount.toLocaleString('en')} rows …`)
-        await pipeline.sync({ number: 1, tableNames: [table.name] })
-        await changeInRounds(database, pipeline, { table, rowCount, changeCount, onStart: () => { firstChangeMs = nowMs() } })
+        const replication = { number: 1, tableNames: [table.name] }
+        const running = await pipeline.replicate(replication)
+        await changeInRounds(database, slotNameOf(replication), { table, rowCount, changeCount, onStart: () => { firstChangeMs = nowMs() } })
+        await running.stop()
         await waitUntilClosed(pipeline.fileOf(1), CLOSE_TIMEOUT_MS)
         return { ...NOTHING_MEASURED, faults: await compareRows(database.client, pipeline.fileOf(1), [table]) }
       },
@@ -121,7 +123,7 @@ const REACH_ROUNDS = 5
 
 async function changeInRounds(
   database: BenchDatabase,
-  pipeline: BenchPipeline,
+  slotName: string,
   { table, rowCount, changeCount, onStart }: Pick<ReachTask, 'table' | 'changeCount'> & { readonly rowCount: number; readonly onStart: () => void },
 ): Promise<void> {
   for (let round = 0; round <= REACH_ROUNDS; round++) {
@@ -139,8 +141,16 @@ async function changeInRounds(
           ${randomUpdateSql(table, "'changed ' || change", 'target')};
         END LOOP;
       END $$`)
-    await pipeline.sync({ number: 1, tableNames: [table.name] })
+    await untilConfirmed(database, slotName)
   }
+}
+
+/** What is confirmed is committed at the destination. */
+async function untilConfirmed({ client }: BenchDatabase, slotName: string): Promise<void> {
+  const { rows } = await client.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+  const isConfirmed = async (): Promise<boolean> =>
+    (await client.query('SELECT FROM pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::pg_lsn', [slotName, rows[0]?.lsn])).rowCount === 1
+  while (!(await isConfirmed())) await sleep(50)
 }
 
 /** What a replication takes while nothing changes. */

@@ -15,6 +15,12 @@ export const BATCH_ROWS = 200_000
 export const BATCH_BYTES = 64 << 20
 /** A commit waits this long for others before its batch is applied, when nothing else is going on. */
 const COALESCE_MS = 8
+/**
+ * After a commit a batch of fewer rows waits as long as that commit took, and no longer than this: where a table is so large that finding a few rows takes a
+ * tenth of a second, a trickle of changes would keep a core busy all the time.
+ */
+const FEW_ROWS = 2_000
+const MAX_REST_MS = 250
 /** While idle, the position is stored and confirmed at most so often (the slot moves on within 10 s). */
 const IDLE_CHECKPOINT_MS = 4_000
 
@@ -62,6 +68,8 @@ export class StreamFlow {
   #savedLsn: Lsn
   #keepaliveLsn: Lsn = ZERO_LSN
   #lastSaveMs = 0
+  /** `performance.now()` until when a small batch waits, see {@link MAX_REST_MS}. */
+  #restUntilMs = 0
   #lastCommitTimeMicros = 0n
   #firstChangeMs: number | null = null
   #coalesceTimer: NodeJS.Timeout | null = null
@@ -242,13 +250,14 @@ export class StreamFlow {
     const { targetBatchSize } = this.#options.spec
     const isBig = consumer.rowCount >= (targetBatchSize ?? BATCH_ROWS) || consumer.byteCount >= BATCH_BYTES
     const isFree = !this.#isApplying && this.#queue.length === 0
-    const isOld = performance.now() - consumer.firstCommitMs >= COALESCE_MS
-    if (isBig || (isFree && isOld)) this.#seal(consumer)
+    const restUntilMs = consumer.rowCount < FEW_ROWS ? this.#restUntilMs : 0
+    const waitMs = Math.max(consumer.firstCommitMs + COALESCE_MS, restUntilMs) - performance.now()
+    if (isBig || (isFree && waitMs <= 0)) this.#seal(consumer)
     else if (isFree && this.#coalesceTimer === null) {
       this.#coalesceTimer = setTimeout(() => {
         this.#coalesceTimer = null
         this.#sealWhenDue()
-      }, COALESCE_MS)
+      }, Math.max(waitMs, 1))
     }
   }
 
@@ -315,6 +324,7 @@ export class StreamFlow {
       // What was staged beside the stream may come after the server's own position was taken.
       const appliedLsn = maxLsn(this.#appliedLsn, sealed.endLsn)
       const endCommit = beginCommit('stream', sealed.batch)
+      const startMs = performance.now()
       const result = await destination.applyBatch(fence, sealed.batch, { appliedLsn, lookup, records })
       if (result.failures.length > 0) {
         this.#isBroken = true
@@ -327,6 +337,8 @@ export class StreamFlow {
       this.#lastCommitTimeMicros = sealed.lastCommitTimeMicros
       this.#appliedLsn = appliedLsn
       this.#savedLsn = appliedLsn
+      const endMs = performance.now()
+      this.#restUntilMs = endMs + Math.min(endMs - startMs, MAX_REST_MS)
       for (const onApplied of sealed.onApplied) onApplied()
       await this.#forgetFinishedCopies()
     } finally {

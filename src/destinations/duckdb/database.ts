@@ -29,6 +29,14 @@ const BREAKING_ERROR = /^(FATAL|INTERNAL) Error|has been invalidated/
 const DEFAULT_THREADS = 1
 const DEFAULT_MEMORY_LIMIT = '2GB'
 
+/** What each connection is told. */
+const CONNECTION_SETTINGS = [
+  "SET TimeZone = 'UTC'",
+  // So many keys of a batch are held against each row group's range of them before it is read. By itself DuckDB does so with 50, and with more only by the least and the
+  // greatest of all: one old row among a thousand new ones, and the whole table is read (20 million rows: 64 ms instead of 9).
+  'SET dynamic_or_filter_threshold = 1000',
+].join('; ')
+
 /**
  * One open DuckDB file of this process: one writing connection, used by one caller at a time, and one that reads beside it.
  *
@@ -69,7 +77,7 @@ export class Database {
         allocator_background_threads: 'false',
       })
       const connection = await instance.connect()
-      await connection.run("SET TimeZone = 'UTC'")
+      await connection.run(CONNECTION_SETTINGS)
       const database = new Database(path, instance, connection)
       // Whatever a killed process left there was never applied, or is in the file.
       rmSync(database.stagingDirectory, { recursive: true, force: true })
@@ -119,7 +127,7 @@ export class Database {
     const run = this.#readerTail.then(async () => {
       if (this.#reader === null) {
         this.#reader = await this.#instance.connect()
-        await this.#reader.run("SET TimeZone = 'UTC'")
+        await this.#reader.run(CONNECTION_SETTINGS)
       }
       return work(new DatabaseSession(this.#reader, this.#watches))
     })
