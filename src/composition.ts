@@ -14,6 +14,8 @@ export interface CompositionOptions {
   /** The one in force: asked for whenever something of it is used. */
   readonly config: () => Config
   readonly logger: Logger
+  /** Polled by this process alone; none by default. */
+  readonly ownTaskQueue?: string
   /** Where measures go; nowhere by default. */
   readonly meter?: MetricMeter
   /** The task queue of a destination's activities; the configured one by default. */
@@ -21,7 +23,7 @@ export interface CompositionOptions {
 }
 
 /** Configuration → adapters → engine → activities. Touches no source and no destination: each is when it is used. */
-export function composeActivities({ config, logger, meter = noopMetricMeter, taskQueueOf }: CompositionOptions): ActivitySet {
+export function composeActivities({ config, logger, ownTaskQueue, meter = noopMetricMeter, taskQueueOf }: CompositionOptions): ActivitySet {
   const metrics = new MetricSet(meter)
   const engine = createEngine({
     credentialsOf: (name) => resolveSource(config(), name).credentials,
@@ -38,6 +40,7 @@ export function composeActivities({ config, logger, meter = noopMetricMeter, tas
     engine,
     logger,
     metrics,
+    ...(ownTaskQueue === undefined ? {} : { ownTaskQueue }),
     resolvePipeline: (names) => {
       const source = resolveSource(config(), names.source ?? undefined)
       const destination = resolveDestination(config(), names.destination ?? undefined)

@@ -33,6 +33,8 @@ export interface ReplicationWorkersOptions {
   readonly namespace: string
   /** The workflows' own task queue first, then those of destinations that are local files. */
   readonly taskQueues: readonly string[]
+  /** Polled by this process alone, for activities: a pipeline stays where it is. */
+  readonly ownTaskQueue?: string
   readonly activitySet: ActivitySet
   readonly workflowBundle: WorkflowBundle
   /** Interceptors and sinks of `openTracing`. */
@@ -57,7 +59,7 @@ export interface ReplicationWorkers {
  * answer or the namespace is missing.
  */
 export async function createReplicationWorkers(options: ReplicationWorkersOptions): Promise<ReplicationWorkers> {
-  const { connection, namespace, taskQueues, activitySet, workflowBundle, tracing } = options
+  const { connection, namespace, taskQueues, ownTaskQueue, activitySet, workflowBundle, tracing } = options
   const shared = {
     connection,
     namespace,
@@ -69,7 +71,7 @@ export async function createReplicationWorkers(options: ReplicationWorkersOption
     ...tracing,
   } satisfies Partial<WorkerOptions>
   const workers: Worker[] = []
-  for (const [index, taskQueue] of taskQueues.entries()) {
+  for (const [index, taskQueue] of [...taskQueues, ...(ownTaskQueue === undefined ? [] : [ownTaskQueue])].entries()) {
     workers.push(await Worker.create({ ...shared, taskQueue, ...(index === 0 ? { workflowBundle } : {}) }))
   }
   const shutdown = (): void => {

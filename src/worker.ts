@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MetricMeter } from '@temporalio/common'
 import type { NativeConnection } from '@temporalio/worker'
@@ -66,13 +67,14 @@ async function start(
   { taskQueues, settings, logger, meter, tracing, signal }: { readonly taskQueues: readonly string[]; readonly settings: TemporalSettings; readonly logger: Logger; readonly meter: MetricMeter; readonly tracing: Tracing | null; readonly signal: AbortSignal },
 ): Promise<Running | null> {
   const workflowBundle = await loadWorkflowBundle({ isTraced: tracing !== null })
-  const activitySet = composeActivities({ config: () => live.config, logger, meter })
+  const ownTaskQueue = `${taskQueues[0] ?? ''}-worker-${randomUUID()}`
+  const activitySet = composeActivities({ config: () => live.config, logger, meter, ownTaskQueue })
   const { namespace, address } = settings
   for (let pauseMs = 1_000; !signal.aborted; pauseMs = Math.min(MAX_CONNECT_PAUSE_MS, pauseMs * 2)) {
     let connection: NativeConnection | null = null
     try {
       connection = await connectWorker(settings)
-      const workers = await createReplicationWorkers({ connection, namespace, taskQueues, activitySet, workflowBundle, ...(tracing === null ? {} : { tracing: tracing.workerOptions }) })
+      const workers = await createReplicationWorkers({ connection, namespace, taskQueues, ownTaskQueue, activitySet, workflowBundle, ...(tracing === null ? {} : { tracing: tracing.workerOptions }) })
       return { connection, workers }
     } catch (error) {
       await connection?.close().catch(() => undefined)

@@ -51,6 +51,12 @@ export interface PipelineAnswer extends ResolvedPipeline {
   readonly searchAttributes?: readonly SearchAttributeName[] | null
 }
 
+/** What a slice answers. */
+export interface SliceAnswer extends SliceResult {
+  /** The task queue of the very worker that ran it, which still has slot and file open. Absent where the worker is ending, or has no queue of its own. */
+  readonly home?: string
+}
+
 /**
  * The activities. Each takes one JSON-safe object, is idempotent, resumes from the destination's checkpoint and fails only by
  * `failures.ts`. All but `resolvePipeline` run on the destination's task queue, heartbeat every second or two and end soon after a cancel.
@@ -63,7 +69,7 @@ export interface ReplicationActivities {
   /** A new slot in the place of one that was lost; what differs is copied by the slices that follow. */
   recoverReplication(request: RecoverRequest): Promise<InitializeResult>
   /** Copies and streams for a while. On cancel and worker shutdown it returns what it has done (facts 25). */
-  replicateSlice(request: SliceRequest): Promise<SliceResult>
+  replicateSlice(request: SliceRequest): Promise<SliceAnswer>
   /** Watches the slot, and keeps its changes beside the destination while too much WAL is held back. On cancel it returns what is known. */
   spoolChanges(request: SpoolRequest): Promise<SpoolResult>
   retryFailedTables(request: Omit<RetryRequest, 'owner'>): Promise<void>
@@ -83,6 +89,8 @@ export interface ActivityDependencies {
   /** Looks names up in the configuration. Throws `InvalidInput` or `InvalidConfig`. */
   readonly resolvePipeline: (names: PipelineNames) => ResolvedPipeline
   readonly logger: Logger
+  /** Polled by this process alone; none by default. */
+  readonly ownTaskQueue?: string
   /** Where measures go; nowhere by default. */
   readonly metrics?: MetricSet
   /** Asked of Temporal with the worker's own client by default. */
@@ -112,7 +120,7 @@ interface Operation<T> {
 
 /** Translates between Temporal and the engine; who does the work is handed in. */
 export function createActivities(dependencies: ActivityDependencies): ActivitySet {
-  const { engine, logger } = dependencies
+  const { engine, logger, ownTaskQueue } = dependencies
   const metrics = new PipelineMetrics(dependencies.metrics ?? new MetricSet(noopMetricMeter))
   const tableLog = new TableLog(logger)
   const forget = (pipeline: PipelineId, owner: string): void => {
@@ -192,7 +200,10 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
     initializeReplication: (request) =>
       performOn({ name: 'initialize', spec: request.spec, isVital: true, run: (context) => engine.initialize(request, context) }),
     recoverReplication: (request) => performOn({ name: 'recover', spec: request.spec, isVital: true, run: (context) => engine.recover(request, context) }),
-    replicateSlice: (request) => performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) }),
+    replicateSlice: async (request) => {
+      const result = await performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) })
+      return ownTaskQueue === undefined || isOver(Context.current()) ? result : { ...result, home: ownTaskQueue }
+    },
     spoolChanges: (request) => performOn({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
     retryFailedTables: (request) =>
       performOn({ name: 'retry tables', spec: request.spec, run: ({ owner }) => engine.retryTables({ ...request, owner }) }),

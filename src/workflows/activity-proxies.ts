@@ -1,4 +1,4 @@
-import { ActivityCancellationType, type ActivityOptions, CancellationScope, log, proxyActivities } from '@temporalio/workflow'
+import { ActivityCancellationType, ActivityFailure, type ActivityOptions, CancellationScope, log, proxyActivities, TimeoutFailure } from '@temporalio/workflow'
 import type { PipelineAnswer, PipelineNames, ReplicationActivities } from '../activities/index.ts'
 import { ERROR_KINDS } from '../model/error-report.ts'
 import type { SearchAttributeName } from '../model/search-attributes.ts'
@@ -28,16 +28,54 @@ const ON_DESTINATION = {
 /** Somebody waits for it: long enough for a worker that closes a big file, short enough where none polls. */
 const RELEASE_LIMITS = { scheduleToStartTimeout: '10 seconds', scheduleToCloseTimeout: '30 seconds' } as const
 
+/** A live worker takes what comes on its own queue at once: after this time it is taken for gone. */
+const HOME_PATIENCE = '3 seconds'
+
 /**
  * Who retries a fault that time can mend: `server` keeps the history small; `workflow` sees each fault, shows it in `status` while it
  * lasts and can be paused or stopped meanwhile. Lost workers, and activities paused or reset in the UI, are the server's in both.
  */
 export type RetriedBy = 'server' | 'workflow'
 
+type DestinationActivities = Omit<ReplicationActivities, 'resolvePipeline'>
+
 /** The activities that touch a destination, on its task queue; `summary` is what the UI shows beside the activity. */
-export function activitiesOn(taskQueue: string, summary: string, retriedBy: RetriedBy): Omit<ReplicationActivities, 'resolvePipeline'> {
+export function activitiesOn(taskQueue: string, summary: string, retriedBy: RetriedBy): DestinationActivities {
+  return proxyActivities<ReplicationActivities>(optionsOn(taskQueue, summary, retriedBy))
+}
+
+function optionsOn(taskQueue: string, summary: string, retriedBy: RetriedBy): ActivityOptions {
   const retry = retriedBy === 'server' ? RETRY : { ...RETRY, nonRetryableErrorTypes: [...ERROR_KINDS] }
-  return proxyActivities<ReplicationActivities>({ ...ON_DESTINATION, taskQueue, summary, retry })
+  return { ...ON_DESTINATION, taskQueue, summary, retry }
+}
+
+/** Where the activities of one pipeline run. */
+export interface Place {
+  readonly taskQueue: string
+  /** The own queue of the worker that has slot and file open, if that is known: another one would have to wait until they are let go of. */
+  readonly home: string | null
+  readonly onHomeLost: () => void
+}
+
+/**
+ * Runs an activity where the pipeline is at home; where that worker does not take it (it was killed, also while it ran the activity), on the queue that all
+ * workers of the destination poll. As faults of `activitiesOn(…, 'workflow')`, the workflow's to retry.
+ */
+export async function atHome<T>({ taskQueue, home, onHomeLost }: Place, summary: string, run: (activities: DestinationActivities) => Promise<T>): Promise<T> {
+  if (home !== null) {
+    try {
+      return await run(proxyActivities<ReplicationActivities>({ ...optionsOn(home, summary, 'workflow'), scheduleToStartTimeout: HOME_PATIENCE }))
+    } catch (error) {
+      if (!isNotTaken(error)) throw error
+      onHomeLost()
+    }
+  }
+  return run(activitiesOn(taskQueue, summary, 'workflow'))
+}
+
+/** Nobody has taken it, be it for its first attempt or for a later one. */
+function isNotTaken(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure && error.cause.timeoutType === 'SCHEDULE_TO_START'
 }
 
 /** Lets the worker look up source and destination in its configuration. */
@@ -62,17 +100,28 @@ export async function resolveNames(names: PipelineNames, retriedBy: RetriedBy): 
  * Lets go of slot, file and claim, whatever the workflow's end is. Bounded and never failing: a worker that is gone holds nothing, and
  * the next owner takes the claim of a closed workflow over.
  */
-export async function releasePipeline({ spec, taskQueue }: Pipeline): Promise<void> {
-  await CancellationScope.nonCancellable(async () => {
+export async function releasePipeline({ spec, taskQueue }: Pipeline, home: string | null = null): Promise<void> {
+  const releaseOn = async (queue: string, limits: ActivityOptions): Promise<void> => {
     const { releaseReplication } = proxyActivities<ReplicationActivities>({
-      taskQueue,
+      taskQueue: queue,
       summary: 'let go of the slot',
-      ...RELEASE_LIMITS,
+      ...limits,
       heartbeatTimeout: '15 seconds',
       retry: { ...RETRY, maximumInterval: '5 seconds' },
     })
+    await releaseReplication({ spec })
+  }
+  await CancellationScope.nonCancellable(async () => {
     try {
-      await releaseReplication({ spec })
+      if (home !== null) {
+        try {
+          await releaseOn(home, { ...RELEASE_LIMITS, scheduleToStartTimeout: HOME_PATIENCE })
+          return
+        } catch (error) {
+          if (!isNotTaken(error)) throw error
+        }
+      }
+      await releaseOn(taskQueue, RELEASE_LIMITS)
     } catch {
       log.warn('the slot could not be let go of in time; it is when its worker has ended', { slotName: spec.slotName })
     }

@@ -12,7 +12,7 @@ import type { ErrorReport } from '../model/errors.ts'
 import type { TablesOrder } from '../model/replication.ts'
 import type { ReplicationInput, UnresolvedSpec } from '../model/spec.ts'
 import type { ReplicationStatus } from '../model/status.ts'
-import { activitiesOn, type Pipeline, releasePipeline, resolvePipeline } from './activity-proxies.ts'
+import { activitiesOn, atHome, type Pipeline, type Place, releasePipeline, resolvePipeline } from './activity-proxies.ts'
 import { currentDetailsOf } from './current-details.ts'
 import { failureOf, type Fault, faultOf } from './failures.ts'
 import { ListedAttributes, noteInMemo, shownAttributes } from './search-attributes.ts'
@@ -23,6 +23,7 @@ import {
   nextStep,
   onBackOffOver,
   onFault,
+  onHomeLost,
   onInitialized,
   onOrder,
   onOrderDone,
@@ -140,7 +141,7 @@ export class ReplicateRun {
       await this.#take(step)
     }
     // Another workflow holds the slot: it is not ours to let go of.
-    if (this.#pipeline !== null && this.#fatal === null) await releasePipeline(this.#pipeline)
+    if (this.#pipeline !== null && this.#fatal === null) await releasePipeline(this.#pipeline, this.#state.home)
     this.change(onStopped(this.#state))
     await condition(allHandlersFinished)
     if (this.#isCancelled) throw new CancelledFailure('the replication was cancelled')
@@ -201,6 +202,10 @@ export class ReplicateRun {
     this.#listed = new ListedAttributes(searchAttributes ?? shownAttributes(), spec)
   }
 
+  #placeAt(taskQueue: string): Place {
+    return { taskQueue, home: this.#state.home ?? null, onHomeLost: () => { this.change(onHomeLost(this.#state)) } }
+  }
+
   async #takeOn({ spec: given, taskQueue }: Pipeline, step: PipelineStep): Promise<void> {
     // `reset` is for the first initialization only: it would throw away what this workflow has copied since.
     const spec = { ...given, ...this.#state.options, reset: given.reset && !this.#state.wasInitialized }
@@ -220,14 +225,14 @@ export class ReplicateRun {
       case 'retryTables':
         return this.#operate(
           step,
-          () => activitiesOn(taskQueue, 'let failed tables go on', 'workflow').retryFailedTables({ spec, tableNames: step.tableNames }),
+          () => atHome(this.#placeAt(taskQueue), 'let failed tables go on', (activities) => activities.retryFailedTables({ spec, tableNames: step.tableNames })),
           () => onTablesRetried(this.#state),
         )
       case 'changeTables': {
         const { id, order } = step
         return this.#operate(
           step,
-          () => activitiesOn(taskQueue, `${order.tag} ${order.tableNames.join(', ').slice(0, MAX_SUMMARY_CHARACTERS)}`, 'workflow').changeTables({ spec, order }),
+          () => atHome(this.#placeAt(taskQueue), `${order.tag} ${order.tableNames.join(', ').slice(0, MAX_SUMMARY_CHARACTERS)}`, (activities) => activities.changeTables({ spec, order })),
           (result) => onOrderDone(this.#state, id, result),
         )
       }
@@ -237,15 +242,17 @@ export class ReplicateRun {
         return this.#operate(
           step,
           () =>
-            activitiesOn(taskQueue, summary, 'workflow').replicateSlice({
-              spec,
-              mode: 'stream',
-              tableNames: null,
-              untilLsn: null,
-              maxBusyMs,
-              maxIdleMs,
-              warnings: this.#state.warnings,
-            }),
+            atHome(this.#placeAt(taskQueue), summary, (activities) =>
+              activities.replicateSlice({
+                spec,
+                mode: 'stream',
+                tableNames: null,
+                untilLsn: null,
+                maxBusyMs,
+                maxIdleMs,
+                warnings: this.#state.warnings,
+              }),
+            ),
           (result) => onSlice(this.#state, result),
         )
       }
@@ -261,7 +268,7 @@ export class ReplicateRun {
     this.#operation = scope
     const watching = scope.run(async () => {
       const { spec, taskQueue } = (this.#pipeline ??= await resolvePipeline(this.#spec, 'workflow'))
-      return activitiesOn(taskQueue, 'watch the slot', 'workflow').spoolChanges({ spec: { ...spec, ...this.#state.options, reset: false }, maxMs })
+      return atHome(this.#placeAt(taskQueue), 'watch the slot', (activities) => activities.spoolChanges({ spec: { ...spec, ...this.#state.options, reset: false }, maxMs }))
     })
     const outcome = await watching.then(
       (value) => ({ tag: 'done', value }) as const,

@@ -83,6 +83,8 @@ export interface ReplicateState {
   readonly isWatchDue?: boolean
   /** Of initialization. */
   readonly warnings: readonly string[]
+  /** The own task queue of the worker that ran the last slice; absent where none is known. */
+  readonly home?: string
 }
 
 export interface PendingRetry {
@@ -282,9 +284,15 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
   }
 }
 
-export function onSlice(state: ReplicateState, result: SliceResult): ReplicateState {
+/** The worker that it was at does not take what it is given. */
+export function onHomeLost({ home: _, ...state }: ReplicateState): ReplicateState {
+  return state
+}
+
+export function onSlice(state: ReplicateState, result: SliceResult & { readonly home?: string }): ReplicateState {
   return {
-    ...state,
+    ...onHomeLost(state),
+    ...(result.home === undefined ? {} : { home: result.home }),
     progress: result.progress,
     hasTablesToCopy: result.hasTablesToCopy,
     hasWalBudget: result.hasWalBudget ?? false,

@@ -36,8 +36,16 @@ it.runIf(process.platform === 'linux')('of two workers on a machine one is kille
   await source.query(`CREATE TABLE taken (id int PRIMARY KEY, v text); INSERT INTO taken SELECT g, 'x' FROM generate_series(1, 1000) g`)
   await using harness = await WorkerHarness.open({ temporalAddress: inject('temporalAddress'), sourceUrl: fileSource.database.url })
   const workers = new Set<WorkerProcess>()
+  const slicesOf = new Map<WorkerProcess, () => number>()
   const start = async (): Promise<void> => {
-    workers.add(await startWorkerProcess({ env: harness.env, onLine: (line) => harness.lines.push(line), readyTimeoutMs: 120_000 }))
+    let slices = 0
+    const onLine = (line: string): void => {
+      harness.lines.push(line)
+      if (line.includes('"slice done"')) slices++
+    }
+    const worker = await startWorkerProcess({ env: harness.env, onLine, readyTimeoutMs: 120_000 })
+    workers.add(worker)
+    slicesOf.set(worker, () => slices)
   }
   try {
     await start()
@@ -53,6 +61,9 @@ it.runIf(process.platform === 'linux')('of two workers on a machine one is kille
       const [writer] = await until(async () => [...workers].filter((worker) => hasOpen(worker, harness.file)), (found) => found.length === 1)
       if (writer === undefined) throw new RangeError('no worker has the file')
       expect(workers.size).toBe(2)
+      // It stays where it is: the other one has had nothing to do.
+      if (round === 0) await until(async () => Promise.resolve(slicesOf.get(writer)?.() ?? 0), (count) => count >= 3)
+      for (const worker of workers) if (worker !== writer) expect(slicesOf.get(worker)?.()).toBe(0)
       const killedAt = performance.now()
       await writer.kill()
       workers.delete(writer)
@@ -63,7 +74,7 @@ it.runIf(process.platform === 'linux')('of two workers on a machine one is kille
     }
     process.stderr.write(`taken over after ${tookMs.join(' and ')} ms\n`)
     for (const ms of tookMs) expect(ms).toBeLessThan(MAX_TAKEOVER_MS)
-    // A slice may go to either: whoever has none lets go of the file, and is waited for.
+    // What goes to the other one all the same waits until the file is let go of.
     expect(harness.lines.filter((line) => line.includes('DestinationFailed'))).toEqual([])
     const stopped = await handle.executeUpdate(stopUpdate, { args: [{}] })
     expect(stopped.tables['public.taken']).toMatchObject({ snapshotRows: 1_000, inserts: 2 * ROUNDS })

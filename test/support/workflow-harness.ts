@@ -42,11 +42,13 @@ export const INPUT: ReplicationInput = { slotName: 'shop_slot', publicationName:
 export class WorkflowHarness {
   readonly client: Client
   readonly taskQueue: string
+  readonly #address: string
   readonly #connection: Connection
   readonly #native: NativeConnection
   readonly #workers = new Set<TestWorker>()
 
-  private constructor(connection: Connection, native: NativeConnection, namespace: string) {
+  private constructor(address: string, { connection, native, namespace }: { readonly connection: Connection; readonly native: NativeConnection; readonly namespace: string }) {
+    this.#address = address
     this.#connection = connection
     this.#native = native
     this.client = new Client({ connection, namespace })
@@ -56,7 +58,7 @@ export class WorkflowHarness {
   static async open(address: string, namespace = 'default'): Promise<WorkflowHarness> {
     quietRuntime()
     const [connection, native] = await Promise.all([Connection.connect({ address }), NativeConnection.connect({ address })])
-    return new WorkflowHarness(connection, native, namespace)
+    return new WorkflowHarness(address, { connection, native, namespace })
   }
 
   get destinationQueue(): string {
@@ -89,15 +91,31 @@ export class WorkflowHarness {
 
   async startDestination(engine: ReplicationEngine): Promise<TestWorker> {
     const set = createActivities({ engine, resolvePipeline: this.#resolve, logger: pino({ level: 'silent' }), lingerMs: 500 })
-    return this.startDestinationWith(set.activities, set.close)
+    return this.startDestinationWith(set.activities, { close: set.close })
+  }
+
+  /** As a process of its own: its answers name a queue of its own, which it polls, too, where `polls`. */
+  async startDestinationAtHome(engine: ReplicationEngine, { ownTaskQueue = `${this.destinationQueue}-${randomBytes(6).toString('hex')}`, polls = true } = {}): Promise<TestWorker> {
+    const set = createActivities({ engine, resolvePipeline: this.#resolve, logger: pino({ level: 'silent' }), lingerMs: 500, ownTaskQueue })
+    // On one connection a queue has one worker.
+    const connection = await NativeConnection.connect({ address: this.#address })
+    const workers = [await this.startDestinationWith(set.activities, { close: set.close, connection })]
+    if (polls) workers.push(await this.startDestinationWith(set.activities, { taskQueue: ownTaskQueue, connection }))
+    return this.#track(async () => {
+      await Promise.all(workers.map(async (worker) => worker.stop()))
+      await connection.close()
+    })
   }
 
   /** Activities of the test's own. */
-  async startDestinationWith(activities: object, close: () => Promise<void> = async () => undefined): Promise<TestWorker> {
+  async startDestinationWith(
+    activities: object,
+    { close = async () => undefined, taskQueue = this.destinationQueue, connection = this.#native }: { readonly close?: () => Promise<void>; readonly taskQueue?: string; readonly connection?: NativeConnection } = {},
+  ): Promise<TestWorker> {
     const worker = await Worker.create({
-      connection: this.#native,
+      connection,
       namespace: this.client.options.namespace,
-      taskQueue: this.destinationQueue,
+      taskQueue,
       activities,
       maxHeartbeatThrottleInterval: HEARTBEAT_THROTTLE,
       shutdownForceTime: '5 seconds',

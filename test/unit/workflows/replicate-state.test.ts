@@ -13,6 +13,7 @@ import {
   nextStep,
   onBackOffOver,
   onFault,
+  onHomeLost,
   onInitialized,
   onOptions,
   onOrder,
@@ -55,6 +56,18 @@ function slice(states: Record<string, TableState>, given: Partial<SliceResult> =
     ...given,
   }
 }
+
+it('is at home where the last slice ran, through pauses and faults, until that worker is lost or says that it ends', () => {
+  const at = (home?: string): ReplicateState => onSlice(initialized(), { ...slice({}), ...(home === undefined ? {} : { home }) })
+  const there = at('own queue')
+  expect(there.home).toBe('own queue')
+  expect(onResume(onPause(onFault(there, { report: down, isRetryable: true }))).home).toBe('own queue')
+  expect(carriedState(there).home).toBe('own queue')
+  expect(onSlice(there, slice({})).home).toBeUndefined()
+  expect('home' in onHomeLost(there)).toBe(false)
+  // As of versions that knew of none: what they have written is not written otherwise.
+  expect('home' in at()).toBe(false)
+})
 
 const initialized = (states: Record<string, TableState> = { a: 'streaming' }): ReplicateState =>
   onInitialized(onResolved(start), { progress: progress(states), warnings: ['of init', 'of both'] })
