@@ -6,7 +6,7 @@ import type { DuckdbDestinationConfig } from '../config.ts'
 import { cannotHold } from '../destinations/duckdb/cannot-hold.ts'
 import { closeIdleDatabases } from '../destinations/duckdb/database.ts'
 import { openDuckDbDestination } from '../destinations/duckdb/destination.ts'
-import type { TableRegistration } from '../model/destination.ts'
+import type { TableRecord, TableRegistration } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { shellWord } from '../model/remedy.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
@@ -53,6 +53,8 @@ export interface FidelityRequest {
   readonly spec: ReplicationSpec
   readonly request: SourceRequest
   readonly inspection: SourceInspection
+  /** What the destination has already. */
+  readonly known: readonly TableRecord[]
   readonly destination: DuckdbDestinationConfig
   /** True: every row is looked at, not a sample. */
   readonly isFull: boolean
@@ -62,10 +64,10 @@ export interface FidelityRequest {
  * Tells of each table how its columns would be held, and whether what they hold now would be held exactly. A rehearsal: values are copied as the
  * first load copies them, into a DuckDB file in a folder of its own that is removed. One table at a time, by one connection.
  */
-export async function checkFidelity({ credentials, spec, request, inspection, destination, isFull }: FidelityRequest): Promise<Fidelity> {
+export async function checkFidelity({ credentials, spec, request, inspection, known, destination, isFull }: FidelityRequest): Promise<Fidelity> {
   let registrations: readonly TableRegistration[]
   try {
-    registrations = registrationsOf(spec, foreseeInit(inspection, request), [])
+    registrations = registrationsOf(spec, { ...foreseeInit(inspection, request), ...(request.removedTables === undefined ? {} : { otherTables: request.removedTables }) }, known)
   } catch (error) {
     if (!(error instanceof DomainError)) throw error
     return { checks: [failure('tables', error)], tables: {} }

@@ -6,12 +6,14 @@ import { parseReplicationInput } from '../model/spec-parse.ts'
 import type { UnresolvedSpec } from '../model/spec.ts'
 import { runPreflight, type SourceInspection } from '../postgres/preflight.ts'
 import type { SourceRequest } from '../postgres/source-request.ts'
+import { sourceRequestOf } from '../replication/source-request-of.ts'
 import { answer } from './answer.ts'
 import type { Check } from './check.ts'
 import { checkDestination } from './check-destination.ts'
 import { checkFidelity, type Fidelity, type TableFidelity } from './check-fidelity.ts'
 import { checkTemporal } from './check-temporal.ts'
 import { describeFailure } from './failure.ts'
+import { type KnownPipeline, readKnownPipeline } from './known-pipeline.ts'
 import { addSpecOptions, specInput } from './spec-options.ts'
 import { textTable } from './status-text.ts'
 
@@ -34,8 +36,9 @@ export function addDoctor(program: Command): void {
     const isGiven = Object.keys(given).length > 0 || isFull
     const spec = isGiven ? parseReplicationInput({ slotName: UNNAMED, publicationName: UNNAMED, ...given }, { of: 'doctor', storedIn: null }) : null
     const { config, problems } = readConfig({ env: process.env })
-    const [sources, destinations, temporal] = await Promise.all([checkSources(config, spec), checkDestinations(config, spec), checkTemporal(process.env, taskQueuesOf(config), register === true)])
-    const fidelity = await checkTables(config, { spec, inspection: sources.inspection, isFull })
+    const known = await knownOf(config, spec)
+    const [sources, destinations, temporal] = await Promise.all([checkSources(config, spec, known), checkDestinations(config, spec), checkTemporal(process.env, taskQueuesOf(config), register === true)])
+    const fidelity = await checkTables(config, { spec, known, inspection: sources.inspection, isFull })
     const checks: readonly Check[] = [...checkConfig(config, problems), ...sources.checks, ...fidelity.checks, ...destinations, ...temporal]
     const failures = checks.filter(({ state }) => state === 'failure').length
     return { document: { ok: failures === 0, checks, tables: fidelity.tables }, text: doctorText(checks, fidelity.tables), exitCode: failures === 0 ? 0 : 1 }
@@ -65,13 +68,13 @@ function count(table: object, what: string): string {
   return `${length} ${what}${length === 1 ? '' : 's'}`
 }
 
-async function checkSources(config: Config, spec: UnresolvedSpec | null): Promise<{ readonly checks: readonly Check[]; readonly inspection: SourceInspection | null }> {
+async function checkSources(config: Config, spec: UnresolvedSpec | null, known: KnownPipeline | null): Promise<{ readonly checks: readonly Check[]; readonly inspection: SourceInspection | null }> {
   const failure = failureOf(() => (spec === null ? null : resolveSource(config, spec.source)))
   const wanted = spec === null || failure !== null ? null : resolveSource(config, spec.source).name
   let inspection: SourceInspection | null = null
   const found = await Promise.all(
     Object.values(config.sources).map(async ({ name, credentials, makesFailoverSlots }): Promise<readonly Check[]> => {
-      const request = spec !== null && name === wanted ? sourceRequest(spec) : null
+      const request = spec !== null && name === wanted ? requestOf(spec, known) : null
       const preflight = await runPreflight(credentials, { request, makesFailoverSlots })
       inspection = preflight.inspection ?? inspection
       // That something could be made under a name that nobody gave is nothing to tell.
@@ -85,22 +88,23 @@ async function checkSources(config: Config, spec: UnresolvedSpec | null): Promis
 /** Nothing where no table was asked about, or its source or destination is not there to be asked. */
 async function checkTables(
   config: Config,
-  { spec, inspection, isFull }: { readonly spec: UnresolvedSpec | null; readonly inspection: SourceInspection | null; readonly isFull: boolean },
+  { spec, known, inspection, isFull }: { readonly spec: UnresolvedSpec | null; readonly known: KnownPipeline | null; readonly inspection: SourceInspection | null; readonly isFull: boolean },
 ): Promise<Fidelity> {
   if (spec === null || inspection === null || failureOf(() => resolveDestination(config, spec.destination)) !== null) return { checks: [], tables: {} }
   const source = resolveSource(config, spec.source)
   const destination = resolveDestination(config, spec.destination)
   const resolved = { ...spec, source: source.name, destination: destination.name }
-  return checkFidelity({ credentials: source.credentials, spec: resolved, request: sourceRequest(spec), inspection, destination, isFull })
+  return checkFidelity({ credentials: source.credentials, spec: resolved, request: requestOf(spec, known), known: known?.state?.tables ?? [], inspection, destination, isFull })
 }
 
-function sourceRequest(spec: UnresolvedSpec): SourceRequest {
-  const { slotName, publicationName, schemaName, tableNames, publish, includeColumns, snapshotMode, reset } = spec
-  return {
-    ...{ slotName, publicationName, schemaName, tableNames, publish, includeColumns, snapshotMode, reset },
-    destinationId: null,
-    destinationHasState: false,
-  }
+/** What the destination knows already of the slot: a start is checked with it. Null where there is nothing to be read. */
+async function knownOf(config: Config, spec: UnresolvedSpec | null): Promise<KnownPipeline | null> {
+  if (spec === null || spec.slotName === UNNAMED || failureOf(() => [resolveSource(config, spec.source), resolveDestination(config, spec.destination)]) !== null) return null
+  return readKnownPipeline(resolveDestination(config, spec.destination), { source: resolveSource(config, spec.source).name, slotName: spec.slotName })
+}
+
+function requestOf(spec: UnresolvedSpec, known: KnownPipeline | null): SourceRequest {
+  return sourceRequestOf(spec, known?.destinationId ?? null, known?.state ?? null)
 }
 
 async function checkDestinations(config: Config, spec: UnresolvedSpec | null): Promise<readonly Check[]> {

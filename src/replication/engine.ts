@@ -20,13 +20,13 @@ import { createSource } from '../postgres/source.ts'
 import { amendmentOf } from './amendment.ts'
 import { fenceOf, requireOwner } from './owner.ts'
 import { progressOf, transactionHolders } from './progress.ts'
-import { knownNames } from './named-tables.ts'
 import { behindGap, inspectLostSlot, recoveryWarnings } from './recover.ts'
 import { notInitialized, notThere, isSlotWhole, requireSameSource, requireSlot, slotLost } from './refusals.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
 import { findPipelineElsewhere, type Destinations } from './served-elsewhere.ts'
 import { slotFiguresOf, SpoolSlice } from './spool-slice.ts'
+import { sourceRequestOf } from './source-request-of.ts'
 import { Spools } from './spools.ts'
 import { SlotSession } from './slot-session.ts'
 import { verify } from './verify-engine.ts'
@@ -376,7 +376,7 @@ class Engine implements ReplicationEngine {
   }
 
   #requestOf(spec: ReplicationSpec, destination: Destination | null, state: PipelineState | null): SourceRequest {
-    return { ...requestOf(spec, destination, state), makesFailoverSlot: this.#dependencies.makesFailoverSlots?.(spec.source) === true }
+    return { ...sourceRequestOf(spec, destination?.id ?? null, state), makesFailoverSlot: this.#dependencies.makesFailoverSlots?.(spec.source) === true }
   }
 
   #sessionOf(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): SlotSession | undefined {
@@ -406,28 +406,6 @@ async function withSource<T>(credentials: SourceCredentials, spec: ReplicationSp
 
 function keyOf(spec: Pick<ReplicationSpec, 'source' | 'slotName'>): PipelineKey {
   return { source: spec.source, slotName: spec.slotName }
-}
-
-function requestOf(spec: ReplicationSpec, destination: Destination | null, state: PipelineState | null): SourceRequest {
-  const { slotName, publicationName, schemaName, tableNames, publish, includeColumns, snapshotMode, reset } = spec
-  const { added, removed } = amendmentOf(spec, reset ? null : state)
-  return {
-    slotName,
-    publicationName,
-    schemaName,
-    tableNames,
-    publish,
-    includeColumns,
-    snapshotMode,
-    reset,
-    destinationId: destination?.id ?? null,
-    destinationHasState: state?.appliedLsn != null,
-    knownIdentity: state?.identity ?? null,
-    knownTables: knownNames(state?.tables ?? []),
-    addedTables: added,
-    removedTables: removed,
-    otherTables: [...removed, ...added],
-  }
 }
 
 /** Half of a replication would stay behind under the right name, and nobody would know of it. */

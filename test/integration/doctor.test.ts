@@ -123,6 +123,34 @@ describe('what doctor says of values', () => {
     expect(readdirSync(directory)).toEqual(['replication.toml'])
   })
 
+  // Cause: it knew nothing of what the destination has, and told of a start that would be the first.
+  it('says of a replication that has begun what its next start would say', async () => {
+    if (!(await isSince15())) return
+    const [slotName, publicationName] = [`begun_${database.name}`, `begun_${database.name}`]
+    await using pipeline = new TestPipeline(database.url, specOf({ slotName, publicationName, tableNames: null, schemaName: 'begun' }))
+    await pipeline.sql('CREATE SCHEMA begun; CREATE TABLE begun.t (id int PRIMARY KEY); CREATE TABLE begun.left_out (id int PRIMARY KEY)')
+    await pipeline.initialize()
+    await pipeline.catchUp()
+    await pipeline.order({ tag: 'remove', tableNames: ['begun.left_out'], dropDestination: false })
+    await pipeline.release()
+    writeFileSync(join(directory, 'replication.toml'), `[sources.shop]\ncredentials = ${JSON.stringify(database.url)}\n[destinations.warehouse]\npath = ${JSON.stringify(pipeline.file)}\n`)
+    const args = ['--slot', slotName, '--publication', publicationName, '--schema', 'begun']
+    const faults = ({ checks }: Told) => checks.filter(({ subject, state }) => subject === 'source shop' && state === 'failure')
+    await pipeline.sql('CREATE TABLE begun.log (msg text); CREATE TABLE begun."T" (id int PRIMARY KEY)')
+    const told = await doctor(...args)
+    expect(faults(told)).toEqual([])
+    const stay = told.checks.filter(({ state, message }) => state === 'warning' && message.includes('stays out')).map(({ message }) => message)
+    expect(stay).toEqual((await pipeline.initialize()).warnings.filter((warning) => warning.includes('stays out')))
+    expect(stay).toEqual([matching(/^"begun.T" stays out/), matching(/^"begun.log" stays out/)])
+    expect(Object.keys(told.tables)).toEqual(['begun.t'])
+    await pipeline.release()
+    // Another one would be its first start.
+    expect(faults(await doctor('--slot', 'another', '--publication', 'another', '--schema', 'begun')).map(({ name }) => name)).toEqual(expect.arrayContaining(['tables', 'replica identity']))
+    await pipeline.sql(`SELECT pg_drop_replication_slot('${slotName}')`)
+    expect(faults(await doctor(...args))).toMatchObject([{ name: 'slot', message: matching(/is gone, and the destination holds rows that came through it/) }])
+    await pipeline.sql('DROP SCHEMA begun CASCADE')
+  })
+
   async function isSince15(): Promise<boolean> {
     const { rows } = await client.query<{ since: boolean }>(`SELECT current_setting('server_version_num')::int >= 150000 AS since`)
     return rows[0]?.since === true
