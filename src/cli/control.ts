@@ -27,7 +27,7 @@ const CONTROL_VERBS: readonly ControlVerb[] = [
   { verb: 'resume', update: 'resume', description: 'go on with a paused replication' },
   { verb: 'stop', update: 'stop', description: 'stop a replication; the slot stays, a later start goes on' },
   { verb: 'retry', update: 'retryFailed', description: 'go on with failed tables, or after a failure', tables: 'optional' },
-  { verb: 'recover', update: 'recover', description: 'after a lost slot (or a restored or promoted source): make a new slot, copy what differs' },
+  { verb: 'recover', update: 'recover', description: 'after a lost slot (or a restored, promoted or upgraded source): make a new slot, or go on with one that was kept; copy what differs' },
   { verb: 'add', update: 'addTables', description: 'replicate more tables, beside those that go on', tables: 'required' },
   { verb: 'remove', update: 'removeTables', description: 'stop replicating tables; their rows stay', tables: 'required' },
   { verb: 'resync', update: 'resyncTables', description: 'copy tables anew, in another shape where one is given, swapped in at once', tables: 'required' },

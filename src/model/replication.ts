@@ -16,7 +16,7 @@ export interface ReplicationEngine {
    */
   initialize(request: InitializeRequest, context: OperationContext): Promise<InitializeResult>
   /**
-   * After a lost slot, or from a source that was restored or promoted: a new slot under the same name, and the destination's position at its consistent point. What
+   * After a lost slot, or from a source that was restored, promoted or upgraded: a new slot under the same name (or the one that such a source has kept), and the destination's position where it begins. What
    * was written in between did not come: the slices that follow compare every table with the source and copy what differs. Checks, claim and result as of
    * {@link initialize}; repeated after a crash it makes the slot once more. Throws `InvalidInput` where nothing has been replicated yet.
    */

@@ -12,7 +12,7 @@ export function differentSource(known: SourceIdentity | null, identity: SourceId
   return new DomainError({
     kind: 'DifferentSource',
     message: `the source is not the one that the destination was filled from (${is}; it was ${was})`,
-    remedy: `Connect to the former source. Or, where this one has taken its place (restored, promoted), send ${RECOVER_OR_RESET} to copy everything from this one.`,
+    remedy: `Connect to the former source. Or, where this one has taken its place (restored, promoted, upgraded), send ${RECOVER_OR_RESET} to copy everything from this one.`,
   })
 }
 

@@ -1,3 +1,4 @@
+import type { Lsn } from '../model/lsn.ts'
 import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import { failureFinding, okFinding, warningFinding, type PreflightFinding } from './findings.ts'
 import type { PublicationState } from './publication.ts'
@@ -21,6 +22,18 @@ export function isAdoption(input: SlotCheckInput): boolean {
 }
 
 /**
+ * May `recover` go on with the slot that is there, where another source has taken the former one's place? `pg_upgrade` keeps slots from PostgreSQL 17 on, and so does the promotion of a
+ * standby that has them: what they send need not be found by comparing, and comes in its order. It must not stand before `fromLsn`, which is at the destination, and the publication
+ * must be older than it: decoding looks that up as it was at each change. Pure; the slot has passed {@link checkSlot}.
+ */
+export function canKeepSlot({ slot, publication }: Pick<SlotCheckInput, 'slot' | 'publication'>, fromLsn: Lsn): boolean {
+  if (slot === null || publication === null || slot.catalogXmin === null || slot.invalidationReason !== null) return false
+  // Transaction ids go round in a circle.
+  const isPublicationOlder = ((publication.xmin - slot.catalogXmin) | 0) < 0
+  return slot.confirmedFlushLsn !== null && slot.confirmedFlushLsn >= fromLsn && isPublicationOlder
+}
+
+/**
  * Can the slot be made, taken up or dropped? Pure.
  *
  * | slot | destination's state | note on the publication | outcome |
@@ -34,7 +47,7 @@ export function isAdoption(input: SlotCheckInput): boolean {
  * | invalidated | | | `SlotLost` |
  * | held by a session | | | `SlotInUse` |
  *
- * With `reset` only the last and the physical, other plugin or database rows count; to recover, the note's too.
+ * With `reset` only the last and the physical, other plugin or database rows count; to recover with a slot that is made anew, the note's too.
  */
 export function checkSlot(input: SlotCheckInput): PreflightFinding[] {
   const { request, slot, publication } = input

@@ -56,7 +56,7 @@ export async function inspectSource(client: SqlClient, request: SourceRequest): 
   const server = await readServerFacts(client)
   const version = checkVersion(server)
   if (version.state === 'failure') return emptyInspection(server, [version])
-  const identity = makesSlotAnew(request) ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
+  const identity = request.reset || request.recovers === true ? [] : checkIdentity(request.knownIdentity ?? null, server.identity)
   if (identity.length > 0) return emptyInspection(server, [version, ...identity])
 
   const listing = await listRelations(client)

@@ -24,6 +24,8 @@ export interface PublishedTable extends TableName {
 /** A publication as the catalog has it. */
 export interface PublicationState {
   readonly name: string
+  /** The transaction (32 bits) that made it, or altered it last. */
+  readonly xmin: number
   readonly owner: string
   /** True where our role may alter it. */
   readonly isOwned: boolean
@@ -52,6 +54,7 @@ const PUBLICATION_ROW = z.object({
     pubgencols: z.string().nullish(),
   }),
   owner: z.string(),
+  xmin: z.string(),
   isOwned: z.boolean(),
   comment: z.string().nullable(),
 })
@@ -93,7 +96,7 @@ export async function readPublication(client: SqlClient, publicationName: string
     subject,
     values,
     text: `
-      SELECT to_jsonb(p) AS publication, pg_get_userbyid(p.pubowner)::text AS owner, pg_has_role(p.pubowner, 'USAGE') AS "isOwned",
+      SELECT to_jsonb(p) AS publication, p.xmin::text AS xmin, pg_get_userbyid(p.pubowner)::text AS owner, pg_has_role(p.pubowner, 'USAGE') AS "isOwned",
         obj_description(p.oid, 'pg_publication') AS comment
       FROM pg_publication p WHERE p.pubname = $1`,
   })
@@ -131,6 +134,7 @@ export async function readPublication(client: SqlClient, publicationName: string
   const operations = (['insert', 'update', 'delete', 'truncate'] as const).filter((operation) => publication[`pub${operation}`])
   return {
     name: publication.pubname,
+    xmin: Number(row.xmin),
     owner: row.owner,
     isOwned: row.isOwned,
     isForAllTables: publication.puballtables,

@@ -21,6 +21,8 @@ export interface SlotDetails extends SlotState {
   readonly invalidationReason: string | null
   /** A failover slot (17+): standbys that synchronise slots have it too. */
   readonly isFailover: boolean
+  /** It decodes with the catalog as it was no earlier than before this transaction (32 bits); null where it has no catalog yet. */
+  readonly catalogXmin: number | null
   /** application_name of the session that holds it, where our role may see it. */
   readonly activeApplication: string | null
 }
@@ -70,6 +72,7 @@ const SLOT_ROW = z.object({
     restart_lsn: z.string().nullable(),
     confirmed_flush_lsn: z.string().nullable(),
     failover: z.boolean().nullish(),
+    catalog_xmin: z.string().nullable(),
   }),
   activeApplication: z.string().nullable(),
 })
@@ -102,6 +105,7 @@ export async function readSlot(client: SqlClient, slotName: string): Promise<Slo
     database: slot.database ?? '',
     ...standingOf(row),
     isFailover: slot.failover === true,
+    catalogXmin: slot.catalog_xmin === null ? null : Number(slot.catalog_xmin),
     activeApplication: row.activeApplication,
   }
 }

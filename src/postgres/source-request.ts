@@ -21,6 +21,8 @@ export interface SourceRequest
   readonly otherTables?: readonly KnownTable[]
   /** True where the slot is given up, be it there or not, and one is made anew under its name (`recover`); publication and note stay. The source may be another by now. */
   readonly recovers?: boolean
+  /** With `recovers`: the slot that is there is gone on with from where it stands, see {@link canKeepSlot}. */
+  readonly keepsSlot?: boolean
   /** A slot that is made is to be a failover slot (PostgreSQL 17 or later, on a primary). One that is there stays what it is. */
   readonly makesFailoverSlot?: boolean
   /** True where the session that holds the slot is our own: it is neither waited for nor checked. */
@@ -28,6 +30,6 @@ export interface SourceRequest
 }
 
 /** Is a slot that is there dropped, and one made under its name? */
-export function makesSlotAnew({ reset, recovers = false }: Pick<SourceRequest, 'reset' | 'recovers'>): boolean {
-  return reset || recovers
+export function makesSlotAnew({ reset, recovers = false, keepsSlot = false }: Pick<SourceRequest, 'reset' | 'recovers' | 'keepsSlot'>): boolean {
+  return reset || (recovers && !keepsSlot)
 }

@@ -11,6 +11,7 @@ import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
+import { canKeepSlot } from '../postgres/check-slot.ts'
 import { dropSource } from '../postgres/drop.ts'
 import { foreseeInit, initializeSource } from '../postgres/initialize.ts'
 import { readNotedDestination } from '../postgres/note-lookup.ts'
@@ -115,19 +116,21 @@ class Engine implements ReplicationEngine {
       await requireOwner(before, context)
       await this.#closeSession(spec)
       if (await this.#isWhole(spec, destination, { state: before, onlySourceDiffered })) return null
-      const request = { ...this.#requestOf(spec, destination, before), recovers: true }
-      const inspection = await preflightSource(credentials, request)
+      const anew = { ...this.#requestOf(spec, destination, before), recovers: true }
+      const inspection = await preflightSource(credentials, anew)
       const lost = await withSource(credentials, spec, async (source) => inspectLostSlot(source, spec, before))
+      const request = { ...anew, keepsSlot: onlySourceDiffered && !lost.isSameSource && canKeepSlot(inspection, lost.fromLsn) }
+      const foreseen = foreseeInit(inspection, request)
       const oids = new Set(lost.strangers.map(({ oid }) => oid))
-      const registrations = registrationsOf(spec, { ...foreseeInit(inspection, request), otherTables: amendmentOf(spec, before).removed }, before.tables)
+      const registrations = registrationsOf(spec, { ...foreseen, otherTables: amendmentOf(spec, before).removed }, before.tables)
       await destination.check(key, registrations.filter(({ source }) => !oids.has(source.oid)), { startsAnew: false })
       const claimed = await destination.claim(key, context.owner, before.owner)
       const fence = fenceOf(key, claimed)
       for (const table of claimed.tables) if (table.state !== 'removed' && oids.has(table.oid)) await destination.removeTable(fence, table, 'dropped')
       // Before the slot, and long before the position: a table that goes on must be known as one that misses something.
-      await destination.saveTables(fence, claimed.tables.filter(({ oid }) => !oids.has(oid)).map((table) => behindGap(table, lost)))
+      await destination.saveTables(fence, claimed.tables.filter(({ oid }) => !oids.has(oid)).map((table) => behindGap(table, { ...lost, schemas: foreseen.tables })))
       const state = (await destination.loadPipeline(key)) ?? claimed
-      return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, { consistentPoint, snapshotMode: spec.snapshotMode }) }, context)
+      return this.#register({ spec, destination, state, request, warningsOf: (consistentPoint) => recoveryWarnings(lost, before.tables, { consistentPoint, keepsSlot: request.keepsSlot, snapshotMode: spec.snapshotMode }) }, context)
     })
   }
 
@@ -156,7 +159,7 @@ class Engine implements ReplicationEngine {
       },
       signal: context.signal,
     })
-    const registered = await registerTables({ destination, fence: fenceOf(key, state), spec, init, state, look: async (oids) => lookOnce(credentials, spec, oids) })
+    const registered = await registerTables({ destination, fence: fenceOf(key, state), spec, init, state, isRecovery: request.recovers === true, look: async (oids) => lookOnce(credentials, spec, oids) })
     const warnings = [...init.warnings, ...registered.warnings, ...warningsOf(init.consistentPoint)]
     this.#warnings.set(JSON.stringify(key), warnings)
     const appliedLsn = request.recovers === true ? null : state.appliedLsn

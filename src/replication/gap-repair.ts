@@ -164,11 +164,11 @@ export class GapRepair {
         // Read when nothing is applied: what waited before may have looked values up at the source.
         await this.#change(table, async (record) => ({ ...withoutGap(record, (await source.health(fence.slotName)).committedLsn), ...rowsCopiedUnder(operations) }))
         const name = tableKey(table.record.source)
-        warn(`${name} was compared with the source after its slot was lost: ${found.compared.toLocaleString('en')} rows, of which ${repaired.toLocaleString('en')} were put right`)
+        warn(`${name} was compared with the source in the recovery: ${found.compared.toLocaleString('en')} rows, of which ${repaired.toLocaleString('en')} were put right`)
         return
       }
       if (reason === undefined && pass < MAX_PASSES) continue
-      warn(`${tableKey(table.record.source)} is copied anew after its slot was lost: ${reason ?? 'rows of it are written each time while they are looked at'}`)
+      warn(`${tableKey(table.record.source)} is copied anew in the recovery: ${reason ?? 'rows of it are written each time while they are looked at'}`)
       await this.#copyAnew(table, oid)
       return
     }

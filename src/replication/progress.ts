@@ -72,7 +72,7 @@ function departures({ state, source, departure }: TableRecord): readonly string[
 /** Tables that may be older than the stream. */
 function gaps({ state, source, gap }: TableRecord): readonly string[] {
   if (gap === undefined || state === 'removed') return []
-  return [`${tableKey(source)}: its slot was lost at ${gap.fromLsn}, and its rows may be older than the source's until they have been compared, and what differs copied (state snapshotting)`]
+  return [`${tableKey(source)}: changes behind ${gap.fromLsn} may be missing, and its rows older than the source's until they have been compared, and what differs copied (state snapshotting)`]
 }
 
 /** What the stream left out and nobody had any more. */

@@ -4,7 +4,7 @@ import { formatLsn, type Lsn, toLsn, ZERO_LSN } from '../model/lsn.ts'
 import { hasHistory, keepsPast } from '../model/shapes.ts'
 import type { Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
-import { tableKey } from '../model/table-schema.ts'
+import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { differentSource } from '../postgres/check-identity.ts'
 import { sameTable } from './names.ts'
 import { copiedAnew } from './retry.ts'
@@ -12,7 +12,7 @@ import { copiedAnew } from './retry.ts'
 /** Past every position: nothing that stands at the destination is taken for what the stream's next change stands on. */
 const BEYOND_ALL_LSN = formatLsn(toLsn(0xffff_ffff_ffff_ffffn))
 
-/** What a lost slot leaves behind, seen from the source that there is now. */
+/** What a slot that is lost, or another source in the place of the former one, leaves behind, seen from the source that there is now. */
 export interface LostSlot {
   /** Everything that committed before it is at the destination. */
   readonly fromLsn: Lsn
@@ -51,10 +51,12 @@ async function strangersOf(source: Source, tables: readonly TableRecord[]): Prom
  * - a row that moves to another key takes its unchanged values from the source and not from the row here (`aheadUntilLsn`): what is old would be carried to where
  *   it has been compared already.
  *
- * Rows without a key are read whole either way, and a copy that was under way begins anew.
+ * Rows without a key are read whole either way, and a copy that was under way begins anew. The storage of a table of another source is what it is there now (`schemas`): by its
+ * transaction ids and oids all tables would seem to be rewritten, and what was done to it before is found by comparing.
  */
-export function behindGap(record: TableRecord, { fromLsn, isSameSource }: LostSlot): TableRecord {
-  if (record.state === 'removed') return record
+export function behindGap(known: TableRecord, { fromLsn, isSameSource, schemas }: LostSlot & { readonly schemas: readonly TableSchema[] }): TableRecord {
+  if (known.state === 'removed') return known
+  const record = isSameSource ? known : { ...known, storage: schemas.find(({ oid }) => oid === known.oid)?.storage ?? null }
   // What is kept of a stopped table's changes stands between its rows and the gap. It is worth keeping for a history alone: a copy is right at once.
   const keepsQuarantine = record.quarantine !== null && isSameSource && record.key.length > 0 && hasHistory(record)
   if (record.state === 'failed' && !keepsQuarantine) return { ...record, quarantine: null }
@@ -68,16 +70,17 @@ export function withoutGap({ gap: _gap, ...record }: TableRecord, lsn: Lsn): Tab
   return record.aheadUntilLsn === BEYOND_ALL_LSN ? { ...record, aheadUntilLsn: formatLsn(lsn) } : record
 }
 
-/** What people should know of a recovery: `tables` as they were, `consistentPoint` of the new slot. */
-export function recoveryWarnings({ fromLsn, isSameSource, strangers }: LostSlot, tables: readonly TableRecord[], { consistentPoint, snapshotMode }: { readonly consistentPoint: string; readonly snapshotMode: ReplicationSpec['snapshotMode'] }): readonly string[] {
+/** What people should know of a recovery: `tables` as they were, `consistentPoint` of the slot that it goes on with. */
+export function recoveryWarnings({ fromLsn, isSameSource, strangers }: LostSlot, tables: readonly TableRecord[], { consistentPoint, keepsSlot, snapshotMode }: { readonly consistentPoint: string; readonly keepsSlot: boolean; readonly snapshotMode: ReplicationSpec['snapshotMode'] }): readonly string[] {
   const live = tables.filter((table) => table.state !== 'removed' && !strangers.includes(table))
   const past = live.filter(keepsPast)
   const keyless = live.filter(({ key }) => key.length === 0)
   const since = isSameSource ? `between ${formatLsn(fromLsn)} and ${consistentPoint}` : 'since the former source was left'
+  const missing = keepsSlot ? `nothing tells whether all came that was written before, so that` : `what was written at the source ${since} did not come, so that`
   return [
-    `the slot was lost and made anew: what was written at the source ${since} did not come, so that tables are compared with the source, and what differs is copied`,
+    `${keepsSlot ? `the slot of the source that has taken the former one's place is gone on with from ${consistentPoint}` : 'the slot was lost and made anew'}: ${missing} tables are compared with the source, and what differs is copied`,
     ...(snapshotMode === 'never' && live.length > 0 ? [`snapshotMode "never" does not count here: rows that were never brought to the destination are copied, too, as nothing tells them from lost ones`] : []),
-    ...(past.length === 0 ? [] : [`${namesOf(past)}: what became of rows meanwhile is not in their history: each that differs has one change, of the time when it was compared or copied`]),
+    ...(past.length === 0 ? [] : [`${namesOf(past)}: ${keepsSlot ? `what is not at the destination by ${consistentPoint}` : 'what became of rows meanwhile'} is not in their history: each that differs has one change, of the time when it was compared or copied`]),
     ...(keyless.length === 0 ? [] : [`${namesOf(keyless)}: without a key rows cannot be told apart, so that all are copied anew`]),
     ...(strangers.length === 0 ? [] : [`${namesOf(strangers)}: this source has other tables in their place: rows of before stay, state removed, until a table of that name is copied`]),
   ]

@@ -26,12 +26,14 @@ export interface InitRegistration {
   readonly spec: ReplicationSpec
   readonly init: SourceInit
   readonly state: PipelineState
+  /** The position is the slot's, be it a new one or not. */
+  readonly isRecovery: boolean
   readonly look: (oids: readonly number[]) => Promise<CatalogLook>
 }
 
 /** Brings the destination's records to what init found: tables that were renamed meanwhile are followed, those that are not meant any more stay out. */
 export async function registerTables(registration: InitRegistration): Promise<{ readonly records: readonly TableRecord[]; readonly warnings: readonly string[] }> {
-  const { destination, fence, spec, init, state, look } = registration
+  const { destination, fence, spec, init, state, isRecovery, look } = registration
   const amendment = amendmentOf(spec, state)
   const live = state.tables.filter((table) => table.state !== 'removed')
   const now = new Map(init.tables.map((table) => [table.oid, table]))
@@ -49,7 +51,7 @@ export async function registerTables(registration: InitRegistration): Promise<{ 
     identity: init.identity,
     publicationName: spec.publicationName,
     appliedLsn: parseLsn(init.consistentPoint),
-    replacesPosition: isAdopted || init.created.slot,
+    replacesPosition: isAdopted || isRecovery || init.created.slot,
     tables: registrationsOf(spec, { ...init, otherTables: amendment.removed }, state.tables),
     gone: new Set(),
     amendment: amendment.added.length + amendment.removed.length === 0 ? null : amendment,

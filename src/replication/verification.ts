@@ -151,7 +151,7 @@ export class Verification {
     if (tableState === 'failed' || quarantine !== null) throw new NotComparable('it has stopped (status tells why)')
     // Between the copy's last chunk and its swap, the rows that readers see, and their shapes, are still the former ones.
     if (tableState !== 'streaming' || isBeside(record)) throw new NotComparable('its copy is not finished')
-    if (gap !== undefined && this.#options.recovery === undefined) throw new NotComparable('it is being compared already, as its slot was lost (status tells when that is done)')
+    if (gap !== undefined && this.#options.recovery === undefined) throw new NotComparable('it is being compared already, in a recovery (status tells when that is done)')
     if (!this.#sends('insert', 'update')) throw new NotComparable('its publication does not send all inserts and updates')
     if (columns.every(({ isDropped }) => isDropped)) throw new NotComparable('it has no columns')
     if (!this.#sends('delete', 'truncate')) this.#warn(`${tableKey(source)}: deletes or TRUNCATE are not published, so rows that are only at the destination were not counted`)

@@ -1,4 +1,5 @@
 import { XMIN_PIPELINE, type Destination, type Fence, type PipelineKey, type PipelineState, type TableRecord, type XminProgress } from '../model/destination.ts'
+import { DomainError } from '../model/errors.ts'
 import { ZERO_LSN } from '../model/lsn.ts'
 import type { OperationContext, XminRequest, XminResult } from '../model/replication.ts'
 import type { SourceIdentity } from '../model/source.ts'
@@ -68,7 +69,9 @@ async function check({ destination, spec, runId, found }: Run, key: PipelineKey,
   for (const { oid, state, xmin } of known) {
     if (state === 'removed' || xmin === undefined || !found.tables.some((table) => table.oid === oid) || isToReset(spec, runId, xmin)) continue
     const error = differentSource({ ...xmin.identity, serverVersion: 0 }, found.identity)
-    if (error !== null) throw error
+    if (error === null) continue
+    const remedy = 'Connect to the former source. Or, where this one has taken its place (restored, promoted, upgraded), run it with "reset": true to copy everything from this one: its transaction ids say nothing of those before.'
+    throw new DomainError({ kind: error.kind, message: error.message, remedy })
   }
   await destination.check(key, registrations({ spec, found }, known), { startsAnew: spec.reset })
 }

@@ -30,7 +30,7 @@ export const approveSchemaChangeUpdate = defineUpdate<ReplicationStatus, [input:
 export const setOptionsUpdate = defineUpdate<ReplicationStatus, [input: SetOptionsInput]>('setOptions')
 
 /**
- * After `SlotLost`, or `DifferentSource` where the source was restored or promoted: makes a new slot, then copies only what differs. Answers once the slot is there
+ * After `SlotLost`, or `DifferentSource` where the source was restored, promoted or upgraded: makes a new slot where the one that is there cannot be gone on with, then copies only what differs. Answers once the slot is there
  * and the stream goes on from it; a table is `snapshotting` until it has been compared. Refused where nothing was lost.
  */
 export const recoverUpdate = defineUpdate<ReplicationStatus, [input: EmptyInput]>('recover')
@@ -52,6 +52,6 @@ export const MESSAGE_DESCRIPTIONS = {
   resyncTables: 'Copy tables anew, swapped in at once when they are whole. Input: {"tableNames": ["schema.table"]}; with "writeMode" (as in the workflow input) or "deleteMode" in that shape from then on',
   approveSchemaChange: 'Let a table make the schema change that it waits at; status shows it. Input: {"table": "schema.table"}',
   setOptions: 'Change options until this workflow ends. Input, one or more of: {"targetBatchSize": 50000, "flushSlot": true, "schemaChanges": "apply", "walBudgetBytes": 5000000000, "spoolBudgetBytes": 20000000000}',
-  recover: 'After SlotLost (or a source that was restored or promoted): make a new slot, then copy only what differs. Answers once the stream goes on; tables are snapshotting until they are compared. Input: {}',
+  recover: 'After SlotLost (or a source that was restored, promoted or upgraded): make a new slot, or go on with one that was kept, then copy only what differs. Answers once the stream goes on; tables are snapshotting until they are compared. Input: {}',
   stop: 'End this workflow (COMPLETED) after the running commit and let go of the slot; a later start goes on exactly. Input: {}',
 } as const

@@ -176,7 +176,7 @@ function nothingLost({ state }: ReplicateRun): Error {
     return refusal('the replication is paused, and has not failed: whether its slot is lost shows when it goes on', 'send the update resume (cli resume); where status says SlotLost then, recover makes a new slot, also while it is paused again')
   }
   const what = state.failure === null ? 'the replication has not failed' : `the replication has failed with ${state.failure.type}`
-  return refusal(`${what}: recover makes a new slot after SlotLost, or where the source was restored or promoted`, state.failure === null ? 'nothing is to be done; resyncTables copies tables anew' : 'mend what lastError names, then update retryFailed goes on')
+  return refusal(`${what}: recover makes a new slot after SlotLost, or where the source was restored, promoted or upgraded`, state.failure === null ? 'nothing is to be done; resyncTables copies tables anew' : 'mend what lastError names, then update retryFailed goes on')
 }
 
 async function stop(run: ReplicateRun): Promise<ReplicationStatus> {

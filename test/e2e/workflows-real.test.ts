@@ -126,7 +126,7 @@ describe('with real PostgreSQL and DuckDB', () => {
     expect(recovered.tables['public.lost']?.state).toBe('snapshotting')
     await source.query("INSERT INTO lost VALUES (1001, 'seen')")
     const done = await untilStatus(handle, (status) => status.tables['public.lost']?.state === 'streaming')
-    expect(done.warnings).toContainEqual(expect.stringMatching(/public\.lost was compared with the source after its slot was lost: 49[12] rows, of which 16 were put right/))
+    expect(done.warnings).toContainEqual(expect.stringMatching(/public\.lost was compared with the source in the recovery: 49[12] rows, of which 16 were put right/))
     const until1001 = await currentLsn()
     await untilStatus(handle, (status) => parseLsn(status.appliedLsn ?? '0/0') >= until1001)
     await handle.executeUpdate(stopUpdate, { args: [{}] })

@@ -41,7 +41,7 @@ it('recovers exactly while rows are written all the time and keys, with values t
   const { progress } = await pipeline.catchUp()
   isWriting = false
   await Promise.all(writers)
-  expect(progress.warnings).toContainEqual(expect.stringMatching(/public\.r_hot was compared with the source after its slot was lost: .* rows, of which [\d,]+ were put right/))
+  expect(progress.warnings).toContainEqual(expect.stringMatching(/public\.r_hot was compared with the source in the recovery: .* rows, of which [\d,]+ were put right/))
   await pipeline.catchUp()
   for (const table of ['r_hot', 'r_hot_big']) expect(differences(await pipeline.destinationRows(table), await pipeline.sourceRows(table)), table).toEqual({ missing: [], extra: [] })
 })

@@ -27,7 +27,7 @@ function input(overrides: { version?: number; isSuperuser?: boolean; tableNames?
 }
 
 function publication(overrides: Partial<PublicationState> = {}): PublicationState {
-  return { name: 'P', owner: 'r', isOwned: true, isForAllTables: false, schemas: [], operations: ['insert', 'update'], isViaPartitionRoot: true, hasGeneratedColumns: true, tables: [], comment: null, notes: new Map(), ...overrides }
+  return { name: 'P', xmin: 3, owner: 'r', isOwned: true, isForAllTables: false, schemas: [], operations: ['insert', 'update'], isViaPartitionRoot: true, hasGeneratedColumns: true, tables: [], comment: null, notes: new Map(), ...overrides }
 }
 
 const include = new Map([['public.t', ['b']]])
