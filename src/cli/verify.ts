@@ -117,9 +117,12 @@ export function verifyText({ lsn, tables, differences, notCompared, warnings }: 
     different === repaired ? different.toLocaleString('en') : colors.red(different.toLocaleString('en')),
     repaired.toLocaleString('en'),
   ])
-  const left = Object.values(tables).reduce((sum, { different, repaired }) => sum + different - repaired, 0)
+  const sum = (field: 'different' | 'repaired'): number => Object.values(tables).reduce((total, table) => total + table[field], 0)
+  const repaired = sum('repaired')
+  const left = sum('different') - repaired
   const isWhole = Object.keys(notCompared).length === 0
-  const verdict = left > 0 ? colors.red(`${left.toLocaleString('en')} rows differ`) : isWhole ? colors.green('equal') : colors.yellow('equal, as far as was compared')
+  const equal = isWhole ? colors.green('equal') : colors.yellow('equal, as far as was compared')
+  const verdict = left > 0 ? colors.red(`${left.toLocaleString('en')} rows differ`) : `${equal}${repaired === 0 ? '' : `, ${repaired.toLocaleString('en')} rows repaired`}`
   return [
     `${verdict}${lsn === null ? '' : ` at LSN ${lsn}`}`,
     ...(rows.length === 0 ? [] : [textTable(['table', 'compared', 'different', 'repaired'], rows)]),

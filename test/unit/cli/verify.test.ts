@@ -16,6 +16,13 @@ describe('verifyText', () => {
     expect(text.split('\n').slice(-4)).toEqual(['public.orders:', '  changed 7, café', '  extra 8, NULL', '  and 1 more'])
   })
 
+  // Cause: where everything had been put right the first line said no more than "equal".
+  it('says at once how many rows were put right', () => {
+    expect(verifyText({ ...NOTHING, tables: { 'public.orders': { compared: 10, different: 3, repaired: 3 } } }).split('\n')[0]).toBe('equal, 3 rows repaired at LSN 0/1')
+    expect(verifyText({ ...NOTHING, tables: { 'public.orders': { compared: 10, different: 3, repaired: 1 } } }).split('\n')[0]).toBe('2 rows differ at LSN 0/1')
+    expect(verifyText({ ...NOTHING, tables: { 'public.orders': { compared: 10, different: 0, repaired: 0 } } }).split('\n')[0]).toBe('equal at LSN 0/1')
+  })
+
   // Cause: a key is what any client of the source wrote; the list showed it as it is, and a terminal obeys what it is shown.
   it('shows keys, names and reasons without anything that a terminal obeys', () => {
     const text = verifyText({
