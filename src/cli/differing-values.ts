@@ -10,7 +10,7 @@ import { quoteName, quoteText } from '../destinations/duckdb/sql.ts'
 import { toPostgresText } from '../destinations/duckdb/type-mapping.ts'
 import { Watches } from '../destinations/duckdb/watched-rows.ts'
 import { shapingThere, type TableRecord } from '../model/destination.ts'
-import { shapesOf } from '../model/shapes.ts'
+import { type Shape, shapesOf } from '../model/shapes.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { NamedDifference } from '../model/verification.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
@@ -61,7 +61,14 @@ export async function differingValues({ credentials, destination, sourceName, sl
           if (!isWhole(key)) continue
           const columns = record.columns.filter(({ isDropped }) => !isDropped).map((column) => column.name)
           const { rows: there } = await source.readRows(schemaOf(record), [key], columns)
-          blocks.push(blockOf(`${printable(name)} ${difference.kind} ${record.key.map((column, index) => `${printable(column)} = ${printableString(key[index] ?? '')}`).join(', ')}`, columns, { source: there, destination: await readHere(connection, record, key) }))
+          const title = `${printable(name)} ${difference.kind} ${record.key.map((column, index) => `${printable(column)} = ${printableString(key[index] ?? '')}`).join(', ')}`
+          const shapes = shapesOf(shapingThere(record), record.target)
+          const differing: string[] = []
+          for (const shape of shapes) {
+            const place = shapes.length === 1 ? '' : ` in ${printable(tableKey(shape.table))}`
+            differing.push(...blockOf(`${title}${place}`, columns, { source: there, destination: await readHere(connection, { record, shape, key }) }))
+          }
+          blocks.push(...(differing.length === 0 ? [`${title}: the same values by now`] : differing))
         }
       }
       connection.closeSync()
@@ -90,9 +97,7 @@ async function openWhenFree(destination: DuckdbDestinationConfig): Promise<DuckD
   }
 }
 
-async function readHere(connection: DuckDBConnection, record: TableRecord, key: readonly string[]): Promise<Rows> {
-  const [shape] = shapesOf(shapingThere(record), record.target)
-  if (shape === undefined) return []
+async function readHere(connection: DuckDBConnection, { record, shape, key }: { readonly record: TableRecord; readonly shape: Shape; readonly key: readonly string[] }): Promise<Rows> {
   const textOf = (name: string): string => `CAST(${toPostgresText(record.columns.find((column) => column.name === name)?.type ?? 'VARCHAR', quoteName(name))} AS VARCHAR)`
   const where = record.key.map((name, index) => `${textOf(name)} = ${quoteText(key[index] ?? '')}`).join(' AND ')
   const live = record.columns.filter(({ isDropped }) => !isDropped).map(({ name }) => textOf(name))
@@ -100,8 +105,8 @@ async function readHere(connection: DuckDBConnection, record: TableRecord, key: 
   return rows.getRowsJson() as (string | null)[][]
 }
 
-/** A row's columns, both sides beside each other: of a row that both have, those that differ. */
-function blockOf(title: string, columns: readonly string[], sides: { readonly source: Rows; readonly destination: Rows }): string {
+/** A row's columns, both sides beside each other: of a row that both have, those that differ. None where nothing does. */
+function blockOf(title: string, columns: readonly string[], sides: { readonly source: Rows; readonly destination: Rows }): readonly string[] {
   const [ours] = sides.destination
   const [theirs] = sides.source
   const lines = columns.flatMap((column, index) => {
@@ -110,7 +115,8 @@ function blockOf(title: string, columns: readonly string[], sides: { readonly so
     return [[printable(column), cellOf(a, b), cellOf(b, a)]]
   })
   const count = sides.destination.length > 1 ? ` (${String(sides.destination.length)} rows at the destination)` : ''
-  return lines.length === 0 ? `${title}${count}: the same values by now` : `${title}${count}:\n${textTable(['column', 'source', 'destination'], lines)}`
+  if (lines.length > 0) return [`${title}${count}:\n${textTable(['column', 'source', 'destination'], lines)}`]
+  return count === '' ? [] : [`${title}${count}`]
 }
 
 /** A value as a JSON string, so that what is in it does nothing to the terminal; `-` where that side has no such row. */

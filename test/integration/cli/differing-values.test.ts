@@ -35,3 +35,26 @@ it.each<WriteMode>(['merge', 'scd2', 'append'])('shows the values of both sides 
     await database.drop()
   }
 })
+
+// Cause: only the first shape's row was looked at, so that one which differs in another had "the same values by now".
+it('shows the row of each shape that differs', async () => {
+  const database = await createDatabase(inject('postgresUrl'))
+  try {
+    await using pipeline = new TestPipeline(database.url, specOf({ slotName: 'show_shapes', tableNames: ['shown'], writeMode: { shown: ['merge', 'append', 'scd2'] } }))
+    await pipeline.sql("CREATE TABLE shown (id int PRIMARY KEY, v text); INSERT INTO shown VALUES (1, 'one'), (2, 'two')")
+    await pipeline.initialize()
+    await pipeline.catchUp()
+    await pipeline.write("UPDATE public.shown__changes SET v = 'by hand' WHERE id = 1; DELETE FROM public.shown__history WHERE id = 1")
+    const destination = { name: 'warehouse', path: pipeline.file, type: 'duckdb', isLocalFile: true } as DuckdbDestinationConfig
+    const { slotName, publicationName } = pipeline.spec
+    const differences = { 'public.shown': [{ kind: 'missing', key: ['1'] }, { kind: 'changed', key: ['2'] }] } as const
+    const plain = (await differingValues({ credentials: parseCredentials(database.url), destination, sourceName: 'shop', slotName, publicationName, differences }))
+    expect(plain).not.toContain('id = "1":')
+    expect(plain).toContain('public.shown missing id = "1" in public.shown__changes:\n')
+    expect(plain).toContain('"by hand"')
+    expect(plain).toContain('public.shown missing id = "1" in public.shown__history:\n')
+    expect(plain).toContain('public.shown changed id = "2": the same values by now')
+  } finally {
+    await database.drop()
+  }
+})
