@@ -88,7 +88,8 @@ export type DifferenceKind = 'missing' | 'extra' | 'changed' | 'duplicated'
 /** Rows of the destination in the shape that is named by the most of them, told by counts. */
 export function kindOf({ sourceRows, shapes }: Difference): DifferenceKind {
   const rows = Math.max(...shapes.map((shape) => shape.rows))
-  if (shapes.some((shape) => shape.rows === 0)) return 'missing'
+  // Of a content there may be several rows, and fewer here.
+  if (shapes.some((shape) => shape.rows < sourceRows)) return 'missing'
   if (sourceRows === 0) return 'extra'
   return rows > sourceRows ? 'duplicated' : 'changed'
 }
