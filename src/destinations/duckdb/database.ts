@@ -33,8 +33,8 @@ const DEFAULT_MEMORY_LIMIT = '2GB'
 const CONNECTION_SETTINGS = [
   "SET TimeZone = 'UTC'",
   // So many keys of a batch are held against each row group's range of them before it is read. By itself DuckDB does so with 50, and with more only by the least and the
-  // greatest of all: one old row among a thousand new ones, and the whole table is read (20 million rows: 64 ms instead of 9).
-  'SET dynamic_or_filter_threshold = 1000',
+  // greatest of all: one old row among a hundred new ones, and the whole table is read (20 million rows: 58 ms instead of 8).
+  'SET dynamic_or_filter_threshold = 500',
 ].join('; ')
 
 /**
