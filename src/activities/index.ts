@@ -221,7 +221,11 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
         },
       }),
     readByXmin: (request) => perform({ name: 'read by xmin', pipeline: { ...request.spec, slotName: null }, spec: null, isVital: true, run: (context) => engine.syncByXmin(request, context) }),
-    verifySlice: (request) => performOn({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) }),
+    verifySlice: async (request) => {
+      const result = await performOn({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) })
+      if (result.ended === 'done') metrics.verified(request.spec, result.progress)
+      return result
+    },
     dropSlotAndPublication: (request) => perform({ name: 'drop', pipeline: request, spec: null, run: (context) => engine.drop(request, context) }),
   }
   return { activities, close: () => sessions.closeAll() }

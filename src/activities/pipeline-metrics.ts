@@ -2,6 +2,7 @@ import type { MetricCounter, MetricGauge, MetricHistogram, MetricMeter } from '@
 import { METRICS, type MetricEntry } from '../model/metrics.ts'
 import type { LiveProgress, Measure } from '../model/replication.ts'
 import { TABLE_STATES } from '../model/status.ts'
+import type { VerifyProgress } from '../model/verification.ts'
 
 /** Whose figures they are; without a slot where none is used (`syncByXmin`). */
 export interface PipelineId {
@@ -94,6 +95,20 @@ export class PipelineMetrics {
       }
       if (copiedRows > 0) this.#metrics.add('copiedRows', copiedRows, { ...labels, table })
     }
+  }
+
+  /** A verification has ended. Its figures stay until the next one. */
+  verified(pipeline: PipelineId, { tables, notCompared }: Pick<VerifyProgress, 'tables' | 'notCompared'>): void {
+    const labels = labelsOf(pipeline)
+    for (const [table, { compared, different, repaired }] of Object.entries(tables)) {
+      this.#metrics.set('verifiedRows', compared, { ...labels, table })
+      this.#metrics.set('differentRows', different - repaired, { ...labels, table })
+    }
+    for (const table of Object.keys(notCompared)) {
+      this.#metrics.set('verifiedRows', null, { ...labels, table })
+      this.#metrics.set('differentRows', null, { ...labels, table })
+    }
+    this.#metrics.set('verifiedTime', Date.now() / 1_000, labels)
   }
 
   /** An attempt has failed. */

@@ -6,7 +6,7 @@ import { configuredTaskQueue } from '../config.ts'
 import { type InputOrigin, parseReplicationInput, parseVerifyInput, parseXminInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { CliError, usageError } from './failure.ts'
-import { countFailedRuns, scheduledRunOf } from './scheduled-runs.ts'
+import { countFailedRuns, outcomeOf, scheduledRunOf } from './scheduled-runs.ts'
 import { addSpecOptions, addTypeOption, checkedSpecInput, pipelineOf, specInput, typeOf } from './spec-options.ts'
 import { textTable } from './status-text.ts'
 import { asObject, withClient } from './temporal.ts'
@@ -232,7 +232,7 @@ async function showSchedule(client: Client, scheduleId: string): Promise<Answer>
   const lines = [
     `${scheduleId}: ${state.paused ? 'paused' : 'active'}, runs ${action.workflowType} as ${action.workflowId} on ${action.taskQueue}`,
     `next: ${document.next.slice(0, 3).join(', ') || '–'}`,
-    `recent: ${recent.map(({ takenAt, workflowId, state: outcome }) => `${workflowId} (${takenAt}, ${outcome})`).join(', ') || '–'}`,
+    `recent: ${recent.map((run) => `${run.workflowId} (${run.takenAt}, ${outcomeOf(run)})`).join(', ') || '–'}`,
     ...((failedRuns ?? 0) === 0 ? [] : [`failed runs that Temporal still keeps: ${String(failedRuns)}`]),
     ...recent.flatMap(({ workflowId, error }) => (error === undefined ? [] : [`${workflowId}: ${colors.red(error.type)}: ${error.message}\n  ${error.remedy.replaceAll('\n', '\n  ')}`])),
     `input: ${JSON.stringify(document.input)}`,

@@ -1,6 +1,8 @@
 import type { Client, ScheduleDescription } from '@temporalio/client'
 import { WorkflowNotFoundError } from '@temporalio/common'
 import { describeFailure, type ShownError } from './failure.ts'
+import { printable } from './printable.ts'
+import { reportOf } from './verify.ts'
 
 type Action = ScheduleDescription['info']['recentActions'][number]
 
@@ -11,15 +13,22 @@ export interface ScheduledRun {
   /** Temporal's name in lower case (`running`, `completed`, `failed` …), or `gone` where it keeps it no longer. */
   readonly state: string
   readonly error?: ShownError
+  /** Of a verification that ended: rows that differ and were not put right, and tables that were not compared. */
+  readonly different?: number
+  readonly notCompared?: readonly string[]
 }
 
-/** Failed ones with their error, as every verb shows it. */
+/** Failed ones with their error, as every verb shows it; verifications with what they found, as these end well whatever that is. */
 export async function scheduledRunOf(client: Client, { takenAt, action: { workflow } }: Action): Promise<ScheduledRun> {
   const run = { takenAt: takenAt.toISOString(), workflowId: workflow.workflowId }
   const handle = client.workflow.getHandle(workflow.workflowId, workflow.firstExecutionRunId, { followRuns: false })
   try {
-    const { status } = await handle.describe()
+    const { status, type } = await handle.describe()
     const state = status.name.toLowerCase()
+    if (state === 'completed' && type === 'verifyReplication') {
+      const { tables, notCompared } = reportOf(await handle.result())
+      return { ...run, state, different: Object.values(tables).reduce((sum, { different, repaired }) => sum + different - repaired, 0), notCompared: Object.keys(notCompared) }
+    }
     if (state === 'running' || state === 'completed') return { ...run, state }
     const error = await handle.result().then(() => null, (reason: unknown) => describeFailure(reason).shown)
     return { ...run, state, ...(error === null ? {} : { error }) }
@@ -33,4 +42,11 @@ export async function scheduledRunOf(client: Client, { takenAt, action: { workfl
 export async function countFailedRuns(client: Client, scheduleId: string): Promise<number | null> {
   const counted = await client.workflow.count(`TemporalScheduledById = '${scheduleId.replaceAll("'", "''")}' AND ExecutionStatus IN ('Failed', 'TimedOut')`).catch(() => null)
   return counted?.count ?? null
+}
+
+/** `completed`; of a verification also what it found. */
+export function outcomeOf({ state, different, notCompared = [] }: ScheduledRun): string {
+  if (different === undefined) return state
+  const found = different === 0 ? 'equal' : `${different.toLocaleString('en')} rows differ`
+  return `${state}: ${[found, ...(notCompared.length === 0 ? [] : [`not compared: ${notCompared.map(printable).join(', ')}`])].join('; ')}`
 }

@@ -85,7 +85,8 @@ async function shownValues(sides: Sides, { differences }: Report): Promise<strin
   }
 }
 
-interface Report {
+/** What `verifyReplication` returns. */
+export interface Report {
   readonly lsn: string | null
   readonly tables: Readonly<Record<string, VerifiedTable>>
   readonly differences: Readonly<Record<string, readonly NamedDifference[]>>
@@ -94,7 +95,7 @@ interface Report {
 }
 
 /** The result, of whatever version the worker is. */
-function reportOf(document: unknown): Report {
+export function reportOf(document: unknown): Report {
   const { lsn, tables, differences, notCompared, warnings } = asObject(document)
   return {
     lsn: typeof lsn === 'string' ? lsn : null,

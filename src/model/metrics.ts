@@ -108,6 +108,24 @@ export const METRICS = {
     labels: [...PIPELINE, 'type'],
     description: '1 from a failure that no retry mends, whose error type it names, until the pipeline goes on or a stop ends it; then 0.',
   },
+  verifiedRows: {
+    name: 'pg_replication_verified_rows',
+    kind: 'gauge',
+    labels: [...PIPELINE, 'table'],
+    description: 'Rows of the source that the last verification which ended at this worker has compared. NaN where it could not compare the table.',
+  },
+  differentRows: {
+    name: 'pg_replication_different_rows',
+    kind: 'gauge',
+    labels: [...PIPELINE, 'table'],
+    description: 'Rows that differed in that verification and were not put right. NaN where it could not compare the table.',
+  },
+  verifiedTime: {
+    name: 'pg_replication_verified_timestamp_seconds',
+    kind: 'gauge',
+    labels: PIPELINE,
+    description: 'Unix time at which that verification ended.',
+  },
   eventLoopDelay: {
     name: 'pg_replication_event_loop_delay_seconds',
     kind: 'gauge',

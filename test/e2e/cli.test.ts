@@ -340,6 +340,12 @@ describe('status --watch', () => {
     const made = await json('schedule', 'create', ...SPEC, '--verify', '--every', '1d', '--paused', '--repair', '--max-rows-per-second', '500')
     expect(made).toMatchObject({ scheduleId: 'verify-shop_slot', workflowType: 'verifyReplication', workflowId: 'verify-shop_slot', input: { slotName: 'shop_slot', repair: true, maxRowsPerSecond: 500 } })
     expect(await json('schedule', 'update', 'verify-shop_slot', '--max-rows-per-second', '700')).toMatchObject({ input: { repair: true, maxRowsPerSecond: 700 } })
+    await json('schedule', 'trigger', 'verify-shop_slot')
+    await until(
+      async () => await json('schedule', 'show', 'verify-shop_slot'),
+      (shown) => JSON.stringify(shown).includes('"state":"completed","different":0,"notCompared":["public.items"]'),
+    )
+    expect((await run('schedule', 'show', 'verify-shop_slot')).stdout).toContain('completed: equal; not compared: public.items')
     await json('schedule', 'delete', 'verify-shop_slot')
     // Of another type, these options mean nothing.
     expect(await failure('schedule', 'create', ...SPEC, '--every', '1d', '--repair')).toEqual(error('InvalidInput', /repair is not a known field/))

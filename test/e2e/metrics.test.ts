@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { DuckDBInstance } from '@duckdb/node-api'
 import type { WorkflowHandle } from '@temporalio/client'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { findFreePort } from '../../src/embedded/ports.ts'
 import { type PostgresServer, startPostgres } from '../../src/embedded/postgres-server.ts'
 import { DEFAULT_METRICS_ADDRESS, METRICS, type MetricEntry } from '../../src/model/metrics.ts'
-import { pauseUpdate, type replicate, resumeUpdate, stopUpdate, syncByXmin } from '../../src/workflows/index.ts'
+import { pauseUpdate, type replicate, resumeUpdate, stopUpdate, syncByXmin, verifyReplication } from '../../src/workflows/index.ts'
 import { type Sample, scrape, valueOf } from '../support/scrape.ts'
 import { sourcePool } from '../support/source-pool.ts'
 import { untilConfirmed, untilStreaming, WorkerHarness } from '../support/worker-harness.ts'
@@ -145,6 +146,27 @@ it('knows no figures of a pipeline that has ended, and keeps its counts', async 
     expect([entry.name, metric(samples, entry)]).toEqual([entry.name, Number.NaN])
   }
   expect(metric(samples, METRICS.changes, { table: 'public.items', operation: 'insert' })).toBe(10 + 5_000 + 10_000)
+})
+
+// Cause: a scheduled verification ends well whatever it finds, so that nobody was told that rows differ.
+it('shows what the last verification found, and that it could not compare a table', async () => {
+  const input = { slotName: SLOT, publicationName: 'metrics_publication', tableNames: ['items', 'prices'], columns: { prices: { price: { dataType: 'decimal', precision: 5, scale: 2 } } } }
+  const verify = async (repair: boolean): Promise<readonly Sample[]> => {
+    await harness.client.workflow.execute(verifyReplication, { taskQueue: harness.taskQueue, workflowId: `verify-${harness.taskQueue}`, args: [{ ...input, repair }] })
+    return scrape(address)
+  }
+  // The worker closes the file some seconds after the stop.
+  const instance = await until(async () => DuckDBInstance.create(harness.file).catch(() => null), (opened) => opened !== null, 60_000)
+  const connection = await instance?.connect()
+  await connection?.run('DELETE FROM public.items WHERE id IN (3, 4)')
+  connection?.closeSync()
+  instance?.closeSync()
+  const found = await verify(false)
+  expect(metric(found, METRICS.verifiedRows, { table: 'public.items' })).toBe(15_000)
+  expect(metric(found, METRICS.differentRows, { table: 'public.items' })).toBe(2)
+  expect(metric(found, METRICS.differentRows, { table: 'public.prices' })).toBe(Number.NaN)
+  expect(Math.abs(Date.now() / 1_000 - (metric(found, METRICS.verifiedTime) ?? 0))).toBeLessThan(60)
+  expect(metric(await verify(true), METRICS.differentRows, { table: 'public.items' })).toBe(0)
 })
 
 it('shows what stopped a pipeline that no retry mends, until somebody ends it', async () => {
