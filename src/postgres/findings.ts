@@ -45,13 +45,16 @@ export function errorOfFindings(findings: readonly PreflightFinding[]): DomainEr
   const [first, ...others] = findings.filter((finding) => finding.state === 'failure')
   if (first?.kind === undefined || first.kind === null) return null
   const more = others.length > MAX_ALSO_SAID ? `; and ${others.length - MAX_ALSO_SAID} more, which doctor lists` : ''
-  const also = others.length === 0 ? '' : `; also: ${others.slice(0, MAX_ALSO_SAID).map((other) => `${other.message}${hintOf(other, first)}`).join('; ')}${more}`
-  return new DomainError({ kind: first.kind, message: `${first.message}${also}`, remedy: first.remedy ?? '' })
+  const shown = others.slice(0, MAX_ALSO_SAID)
+  // Each beside its own name, the first one's too: the remedy that follows would be taken for the last one's.
+  const told = shown.some((other) => other.remedy !== first.remedy) ? [first, ...shown].map((finding) => `${finding.message}${hintOf(finding)}`) : [first, ...shown].map(({ message }) => message)
+  const also = others.length === 0 ? '' : `; also: ${told.slice(1).join('; ')}${more}`
+  return new DomainError({ kind: first.kind, message: `${told[0] ?? ''}${also}`, remedy: first.remedy ?? '' })
 }
 
-/** What to do about another one, where that is said in a word and is not the same. */
-function hintOf({ remedy, sql }: PreflightFinding, first: PreflightFinding): string {
-  return remedy === null || remedy === '' || remedy === first.remedy || sql.length > 0 ? '' : ` (${remedy.replace(/\.$/, '')})`
+/** What to do about a wrong name or value. */
+function hintOf({ kind, remedy, sql }: PreflightFinding): string {
+  return kind !== 'InvalidInput' || remedy === null || remedy === '' || sql.length > 0 ? '' : ` (${remedy.replace(/\.$/, '')})`
 }
 
 /** Up to ten names, for a message. */
