@@ -51,8 +51,8 @@ export interface PipelineAnswer extends ResolvedPipeline {
   readonly searchAttributes?: readonly SearchAttributeName[] | null
 }
 
-/** What a slice answers. */
-export interface SliceAnswer extends SliceResult {
+/** What a slice answers beside its result. */
+export interface AtHome {
   /** The task queue of the very worker that ran it, which still has slot and file open. Absent where the worker is ending, or has no queue of its own. */
   readonly home?: string
 }
@@ -69,7 +69,7 @@ export interface ReplicationActivities {
   /** A new slot in the place of one that was lost; what differs is copied by the slices that follow. */
   recoverReplication(request: RecoverRequest): Promise<InitializeResult>
   /** Copies and streams for a while. On cancel and worker shutdown it returns what it has done (facts 25). */
-  replicateSlice(request: SliceRequest): Promise<SliceAnswer>
+  replicateSlice(request: SliceRequest): Promise<SliceResult & AtHome>
   /** Watches the slot, and keeps its changes beside the destination while too much WAL is held back. On cancel it returns what is known. */
   spoolChanges(request: SpoolRequest): Promise<SpoolResult>
   retryFailedTables(request: Omit<RetryRequest, 'owner'>): Promise<void>
@@ -80,7 +80,7 @@ export interface ReplicationActivities {
   /** Reads for a while what was written since the last reading, without a slot. On cancel and worker shutdown it returns what it has done. */
   readByXmin(request: XminRequest): Promise<XminResult>
   /** Compares tables with their source for a while. On cancel and worker shutdown it returns how far it has come. */
-  verifySlice(request: VerifyRequest): Promise<VerifyResult>
+  verifySlice(request: VerifyRequest): Promise<VerifyResult & AtHome>
   dropSlotAndPublication(request: DropRequest): Promise<{ readonly dropped: readonly string[] }>
 }
 
@@ -186,6 +186,8 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
 
   const performOn = <T>(operation: Omit<Operation<T>, 'pipeline'> & { readonly spec: ReplicationSpec }): Promise<T> => perform({ ...operation, pipeline: operation.spec })
 
+  const withHome = <T extends object>(result: T): T & AtHome => ({ ...result, ...(ownTaskQueue === undefined || isOver(Context.current()) ? {} : { home: ownTaskQueue }) })
+
   const activities: ReplicationActivities = {
     async resolvePipeline(names) {
       const activity = Context.current()
@@ -200,10 +202,7 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
     initializeReplication: (request) =>
       performOn({ name: 'initialize', spec: request.spec, isVital: true, run: (context) => engine.initialize(request, context) }),
     recoverReplication: (request) => performOn({ name: 'recover', spec: request.spec, isVital: true, run: (context) => engine.recover(request, context) }),
-    replicateSlice: async (request) => {
-      const result = await performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) })
-      return ownTaskQueue === undefined || isOver(Context.current()) ? result : { ...result, home: ownTaskQueue }
-    },
+    replicateSlice: async (request) => withHome(await performOn({ name: 'slice', spec: request.spec, isVital: true, isRoutine: true, run: (context) => engine.runSlice(request, context) })),
     spoolChanges: (request) => performOn({ name: 'spool', spec: request.spec, isRoutine: true, run: (context) => engine.spool(request, context) }),
     retryFailedTables: (request) =>
       performOn({ name: 'retry tables', spec: request.spec, run: ({ owner }) => engine.retryTables({ ...request, owner }) }),
@@ -224,7 +223,7 @@ export function createActivities(dependencies: ActivityDependencies): ActivitySe
     verifySlice: async (request) => {
       const result = await performOn({ name: 'verify', spec: request.spec, run: (context) => engine.verify(request, context) })
       if (result.ended === 'done') metrics.verified(request.spec, result.progress)
-      return result
+      return withHome(result)
     },
     dropSlotAndPublication: (request) => perform({ name: 'drop', pipeline: request, spec: null, run: (context) => engine.drop(request, context) }),
   }

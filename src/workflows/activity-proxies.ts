@@ -37,7 +37,7 @@ const HOME_PATIENCE = '3 seconds'
  */
 export type RetriedBy = 'server' | 'workflow'
 
-type DestinationActivities = Omit<ReplicationActivities, 'resolvePipeline'>
+export type DestinationActivities = Omit<ReplicationActivities, 'resolvePipeline'>
 
 /** The activities that touch a destination, on its task queue; `summary` is what the UI shows beside the activity. */
 export function activitiesOn(taskQueue: string, summary: string, retriedBy: RetriedBy): DestinationActivities {
@@ -54,23 +54,24 @@ export interface Place {
   readonly taskQueue: string
   /** The own queue of the worker that has slot and file open, if that is known: another one would have to wait until they are let go of. */
   readonly home: string | null
+  readonly retriedBy: RetriedBy
   readonly onHomeLost: () => void
 }
 
 /**
  * Runs an activity where the pipeline is at home; where that worker does not take it (it was killed, also while it ran the activity), on the queue that all
- * workers of the destination poll. As faults of `activitiesOn(…, 'workflow')`, the workflow's to retry.
+ * workers of the destination poll.
  */
-export async function atHome<T>({ taskQueue, home, onHomeLost }: Place, summary: string, run: (activities: DestinationActivities) => Promise<T>): Promise<T> {
+export async function atHome<T>({ taskQueue, home, retriedBy, onHomeLost }: Place, summary: string, run: (activities: DestinationActivities) => Promise<T>): Promise<T> {
   if (home !== null) {
     try {
-      return await run(proxyActivities<ReplicationActivities>({ ...optionsOn(home, summary, 'workflow'), scheduleToStartTimeout: HOME_PATIENCE }))
+      return await run(proxyActivities<ReplicationActivities>({ ...optionsOn(home, summary, retriedBy), scheduleToStartTimeout: HOME_PATIENCE }))
     } catch (error) {
       if (!isNotTaken(error)) throw error
       onHomeLost()
     }
   }
-  return run(activitiesOn(taskQueue, summary, 'workflow'))
+  return run(activitiesOn(taskQueue, summary, retriedBy))
 }
 
 /** Nobody has taken it, be it for its first attempt or for a later one. */

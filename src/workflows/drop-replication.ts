@@ -11,9 +11,9 @@ export interface DropReplicationResult {
 /** Drops slot and publication and, with `dropDestination`, the destination's tables and state. `confirm` must be the slot's name. */
 export async function dropReplication(input: DropReplicationInput, ...more: readonly undefined[]): Promise<DropReplicationResult> {
   const { spec, dropDestination } = parseRunInput([input, ...more], parseDropInput)
-  return runOneShot(spec, async ({ spec: { source, destination, slotName, publicationName }, activities }) => {
+  return runOneShot(spec, async ({ spec: { source, destination, slotName, publicationName }, run }) => {
     const drop = { source, destination, slotName, publicationName, dropDestination }
-    const { dropped } = await activities(`drop slot ${slotName}`).dropSlotAndPublication(drop)
+    const { dropped } = await run(`drop slot ${slotName}`, (activities) => activities.dropSlotAndPublication(drop))
     return { dropped }
   })
 }

@@ -11,7 +11,7 @@ export type InitReplicationResult = Omit<InitializeResult, 'progress'>
 export async function initReplication(input: ReplicationInput, ...more: readonly undefined[]): Promise<InitReplicationResult> {
   const spec = parseRunInput([input, ...more], parseReplicationInput)
   return runOneShot(spec, async (shot) => {
-    const result = await shot.activities(`check and prepare slot ${spec.slotName}`).initializeReplication({ spec: shot.spec })
+    const result = await shot.run(`check and prepare slot ${spec.slotName}`, (activities) => activities.initializeReplication({ spec: shot.spec }))
     const { slotName, publicationName, consistentPoint, created, tables, warnings } = result
     return { slotName, publicationName, consistentPoint, created, tables, warnings }
   })

@@ -203,7 +203,7 @@ export class ReplicateRun {
   }
 
   #placeAt(taskQueue: string): Place {
-    return { taskQueue, home: this.#state.home ?? null, onHomeLost: () => { this.change(onHomeLost(this.#state)) } }
+    return { taskQueue, home: this.#state.home ?? null, retriedBy: 'workflow', onHomeLost: () => { this.change(onHomeLost(this.#state)) } }
   }
 
   async #takeOn({ spec: given, taskQueue }: Pipeline, step: PipelineStep): Promise<void> {

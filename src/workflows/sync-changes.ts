@@ -23,11 +23,11 @@ export async function syncChanges(input: ReplicationInput, ...more: readonly und
 }
 
 async function sync(shot: OneShot): Promise<SyncChangesResult> {
-  const { spec, activities } = shot
-  const { progress: before } = await activities(`check and prepare slot ${spec.slotName}`).initializeReplication({ spec })
+  const { spec, run } = shot
+  const { progress: before } = await run(`check and prepare slot ${spec.slotName}`, (activities) => activities.initializeReplication({ spec }))
   const states = Object.values(before.tables).map((table) => table.state)
   // Starting again is how a one-shot run is retried.
-  if (states.includes('failed')) await activities('let failed tables go on').retryFailedTables({ spec, tableNames: null })
+  if (states.includes('failed')) await run('let failed tables go on', (activities) => activities.retryFailedTables({ spec, tableNames: null }))
   if (states.some((state) => state === 'pending' || state === 'snapshotting')) {
     await runSlices(shot, { mode: 'copy', tableNames: null, untilLsn: null }, () => undefined)
   }

@@ -1,7 +1,7 @@
 import { setCurrentDetails } from '@temporalio/workflow'
 import { parseVerifyInput } from '../model/spec-parse.ts'
 import type { VerifyReplicationInput } from '../model/spec.ts'
-import type { NamedDifference, VerifiedTable, VerifyProgress } from '../model/verification.ts'
+import type { NamedDifference, VerifiedTable, VerifyProgress, VerifyRequest } from '../model/verification.ts'
 import { runOneShot } from './one-shot.ts'
 import { parseRunInput } from './run-input.ts'
 
@@ -30,7 +30,8 @@ export async function verifyReplication(input: VerifyReplicationInput, ...more: 
     let progress: VerifyProgress | null = null
     for (;;) {
       const summary = repair ? 'compare and repair' : 'compare'
-      const result = await shot.activities(summary).verifySlice({ spec: shot.spec, repair, maxRowsPerSecond, progress, maxMs: MAX_SLICE_MS })
+      const request: VerifyRequest = { spec: shot.spec, repair, maxRowsPerSecond, progress, maxMs: MAX_SLICE_MS }
+      const result = await shot.run(summary, (activities) => activities.verifySlice(request))
       progress = result.progress
       setCurrentDetails(details(progress, result.ended === 'done'))
       if (result.ended !== 'done') continue

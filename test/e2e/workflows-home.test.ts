@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest'
 import { pauseUpdate, resumeUpdate, stopUpdate } from '../../src/workflows/index.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
-import { type TestWorker, until, untilStatus, WorkflowHarness } from '../support/workflow-harness.ts'
+import { INPUT, type TestWorker, until, untilStatus, WorkflowHarness } from '../support/workflow-harness.ts'
 
 /** Only one process can have a DuckDB file: of two workers on one machine the one that has it shall go on, for as long as it lives. */
 let harness: WorkflowHarness
@@ -55,6 +55,22 @@ it('stays at the worker that took the first slice, also for orders, a pause and 
   await handle.result()
   expect(stays.calls).toEqual([])
   expect(waits.calls.filter(({ name, detail }) => name === 'release' && !(detail as { keepClaim: boolean }).keepClaim)).toHaveLength(1)
+})
+
+// Cause: a comparison beside a replication ended where the other worker has the file: it was told so for half a minute, and left to itself.
+it('one-shot workflows go on, and let go, at the worker that took their first slice', async () => {
+  const engines = [shortSlices(), shortSlices()] as const
+  for (const engine of engines) workers.push(await harness.startDestinationAtHome(engine))
+  for (let round = 0; round < 5; round++) {
+    for (const engine of engines) engine.calls.length = 0
+    await harness.client.workflow.execute('verifyReplication', { taskQueue: harness.taskQueue, workflowId: `verify-${String(round)}-${harness.taskQueue}`, args: [INPUT] })
+    await harness.client.workflow.execute('syncChanges', { taskQueue: harness.taskQueue, workflowId: `sync-${String(round)}-${harness.taskQueue}`, args: [{ ...INPUT, slotName: `other_${String(round)}` }] })
+    for (const name of ['verify-', 'sync-']) {
+      const ran = engines.map(({ calls }) => calls.filter(({ name: call, owner, detail }) => owner.startsWith(name) && call !== 'initialize' && (call !== 'release' || !(detail as { keepClaim: boolean }).keepClaim)).length)
+      expect(Math.min(...ran), name).toBe(0)
+      expect(Math.max(...ran), name).toBeGreaterThanOrEqual(2)
+    }
+  }
 })
 
 it('goes on where nobody takes it at home, with no error to be seen, and is stopped at once meanwhile', async () => {

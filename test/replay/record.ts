@@ -186,6 +186,25 @@ const scenarios: Record<string, Scenario> = {
     await handle.result().catch(() => undefined)
     return handle
   },
+  // A worker with a queue of its own; then one that says so and is gone.
+  'replicate-at-home': async (harness, engine) => {
+    const first = await harness.startDestinationAtHome(engine)
+    const handle = await harness.startReplicate()
+    await until(async () => engine.namesOf('slice').length, (count) => count > 2)
+    await handle.executeUpdate(pauseUpdate, NOTHING)
+    await handle.executeUpdate(removeTablesUpdate, { args: [{ tableNames: ['items'] }] })
+    await handle.executeUpdate(resumeUpdate, NOTHING)
+    await until(async () => engine.namesOf('slice').length, (count) => count > 4)
+    await first.stop()
+    await harness.startDestinationAtHome(engine, { ownTaskQueue: `${harness.destinationQueue}-gone`, polls: false })
+    await until(async () => engine.namesOf('slice').length, (count) => count > 6)
+    await handle.executeUpdate(stopUpdate, NOTHING)
+    return handle
+  },
+  'verify-replication-at-home': async (harness, engine) => {
+    await harness.startDestinationAtHome(engine)
+    return oneShot(harness, verifyReplication, { ...INPUT, repair: true })
+  },
   'init-replication': (harness) => oneShot(harness, initReplication),
   'snapshot-tables': (harness) => oneShot(harness, snapshotTables),
   'sync-changes': (harness) => oneShot(harness, syncChanges),
@@ -229,7 +248,9 @@ for (const [name, play] of Object.entries(scenarios)) {
   if (wanted.length > 0 && !wanted.includes(name)) continue
   const harness = await WorkflowHarness.open(process.env['TEMPORAL_ADDRESS'] ?? 'localhost:7233')
   const engine = new FakeEngine()
-  await harness.start(engine)
+  // Those start workers of their own.
+  if (name.endsWith('-at-home')) await harness.startWorkflows()
+  else await harness.start(engine)
   try {
     const handle = await play(harness, engine)
     const history: unknown = JSON.parse(historyToJSON(await handle.fetchHistory()))
