@@ -5,6 +5,10 @@ import { MESSAGE_HEADER_BYTES, UnreadBytes } from './unread-bytes.ts'
 
 const TAG_COPY_DATA = 0x64 // d
 
+/** Signature, no flags, no extension. */
+const BINARY_HEADER = Buffer.concat([Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1'), Buffer.alloc(8)])
+const BINARY_HEADER_BYTES = BINARY_HEADER.length
+
 /**
  * Called for each CopyData message, `buffer[start…end)`: PostgreSQL sends one per row. The bytes may be changed, as may those before them
  * that were handed over since {@link CopyOutOptions.onDrained}. They are valid until it, or until the promise that the call returned
@@ -17,6 +21,8 @@ type DataListener = (chunk: Buffer) => void
 export interface CopyOutOptions {
   /** `COPY … TO STDOUT`. */
   readonly sql: string
+  /** True for `FORMAT binary`: the file header and the end mark are taken off. Absent = false. */
+  readonly isBinary?: boolean
   readonly onCopyData: OnCopyData
   /** Called when every row that was read is handed over, before the buffer is another one and before the query ends. */
   readonly onDrained?: () => void
@@ -56,6 +62,7 @@ class CopyOutQuery {
   #isWaiting = false
   #queue: Buffer[] = []
   #rowCount = 0
+  #hasHeader = false
 
   constructor(options: CopyOutOptions, settle: Settle) {
     this.#options = options
@@ -121,9 +128,11 @@ class CopyOutQuery {
         }
         continue
       }
-      this.#rowCount++
       try {
-        const pending = this.#options.onCopyData(buffer, start + MESSAGE_HEADER_BYTES, end)
+        const rowStart = this.#options.isBinary === true ? this.#binaryRowStart(buffer, start + MESSAGE_HEADER_BYTES, end) : start + MESSAGE_HEADER_BYTES
+        if (rowStart === null) continue
+        this.#rowCount++
+        const pending = this.#options.onCopyData(buffer, rowStart, end)
         if (pending !== undefined) {
           this.#wait(pending)
           return
@@ -134,6 +143,22 @@ class CopyOutQuery {
       }
     }
     this.#tellDrained()
+  }
+
+  /**
+   * Where the row begins in a message of a binary copy, of which the first one begins with the file header; null where there is none.
+   *
+   * Source: https://www.postgresql.org/docs/current/sql-copy.html (Binary Format)
+   */
+  #binaryRowStart(buffer: Buffer, start: number, end: number): number | null {
+    let at = start
+    if (!this.#hasHeader) {
+      this.#hasHeader = true
+      at += BINARY_HEADER_BYTES
+      if (at > end || buffer.compare(BINARY_HEADER, 0, BINARY_HEADER_BYTES, start, at) !== 0) throw new DomainError({ kind: 'ProtocolViolation', message: 'a binary COPY begins otherwise than it has to', remedy: 'Report this with the server\'s version.' })
+    }
+    const isEndMark = end - at === 2 && buffer.readInt16BE(at) === -1
+    return at === end || isEndMark ? null : at
   }
 
   #tellDrained(): boolean {

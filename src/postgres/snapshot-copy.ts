@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import type { BinaryRows } from '../model/binary-rows.ts'
 import type { TupleView } from '../model/change.ts'
 import type { DelimitedText, Lines } from '../model/delimited-text.ts'
 import { asRecordEnd, parseLsn, type Lsn } from '../model/lsn.ts'
@@ -7,6 +8,7 @@ import type { ChangedTable, ChunkCopy, KeptSnapshot, KeyRange } from '../model/s
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { readTables } from './catalog.ts'
 import type { CopyConnection, CopyConnections } from './copy-connections.ts'
+import { gatherBinaryRows } from './copy-binary.ts'
 import { packLines } from './copy-lines.ts'
 import { copyOut, type CopyOutOptions } from './copy-out.ts'
 import { readCopyRow } from './copy-text.ts'
@@ -148,7 +150,7 @@ interface SnapshotCopyInit {
   readonly signal: AbortSignal
 }
 
-/** States: *open* (its transaction runs) → (`rows` or `lines`) → *copying* → *open* or, after an error, *broken*; each → (`close`) → *closed*. */
+/** States: *open* (its transaction runs) → (`rows`, `lines` or `binaryRows`) → *copying* → *open* or, after an error, *broken*; each → (`close`) → *closed*. */
 class SnapshotCopy implements ChunkCopy {
   readonly tag = 'copy'
   readonly snapshotText: string
@@ -186,8 +188,12 @@ class SnapshotCopy implements ChunkCopy {
     return this.#copy(`FORMAT csv, DELIMITER ${quoteLiteral(delimiter)}, QUOTE ${quoted}, ESCAPE ${quoted}`, packLines(onLines))
   }
 
+  async binaryRows(onRows: (rows: BinaryRows) => void): Promise<number> {
+    return this.#copy('FORMAT binary', gatherBinaryRows(onRows))
+  }
+
   /** Source: https://www.postgresql.org/docs/current/sql-copy.html */
-  async #copy(format: string, handlers: Pick<CopyOutOptions, 'onCopyData' | 'onDrained'>): Promise<number> {
+  async #copy(format: string, handlers: Pick<CopyOutOptions, 'isBinary' | 'onCopyData' | 'onDrained'>): Promise<number> {
     const { connection, query, signal, subject } = this.#init
     if (this.#state !== 'open' || this.#closing !== null) throw new Error('a copy that is closed or runs already')
     signal.throwIfAborted()

@@ -167,6 +167,38 @@ describe('copies', () => {
     expect(await copyRows(await describeTable('written'))).toHaveLength(expected.length)
   })
 
+  it('gives rows in binary form, whatever their number and length, and the same again in another', async () => {
+    await source.client.query("CREATE TABLE given_twice AS SELECT n, repeat('x', CASE WHEN n = 500 THEN 8000000 ELSE n % 50 END) AS v FROM generate_series(1, 40000) n; CREATE TABLE given_none (n int, v text); CREATE TABLE given_one AS SELECT NULL::int AS n, ''::text AS v")
+    const sizes = { given_twice: 40_000, given_none: 0, given_one: 1 }
+    for (const [name, expected] of Object.entries(sizes)) {
+      const copy = await begin(await describeTable(name))
+      let rowCount = 0
+      let byteCount = 0
+      const count = await copy.binaryRows((rows) => {
+        rowCount += rows.rowCount
+        for (let row = 0; row < rows.rowCount; row++) {
+          const [start = 0, end = 0] = [rows.bounds[2 * row], rows.bounds[2 * row + 1]]
+          if (rows.buffer.readInt16BE(start) !== 2) throw new Error('no row of two columns')
+          byteCount += end - start
+        }
+      })
+      const { rows: counted } = await source.client.query<{ bytes: number }>(`SELECT coalesce(sum(10 + coalesce(4 * (n IS NOT NULL)::int, 0) + length(v)), 0)::int AS bytes FROM ${name}`)
+      expect([count, rowCount, byteCount]).toEqual([expected, expected, counted[0]?.bytes])
+      let lineCount = 0
+      expect(await copy.lines(STAGED, (lines) => { lineCount += lines.rowCount })).toBe(expected)
+      expect(lineCount).toBe(expected)
+      await copy.close()
+    }
+  })
+
+  it('passes on what onRows throws', async () => {
+    await source.client.query('CREATE TABLE thrown AS SELECT n FROM generate_series(1, 3) n')
+    const copy = await begin(await describeTable('thrown'))
+    await expect(copy.binaryRows(() => { throw new RangeError('of the caller') })).rejects.toThrow(RangeError)
+    await copy.close()
+    expect(await copyRows(await describeTable('thrown'))).toHaveLength(3)
+  })
+
   it('passes on what onLines throws, at the last line too', async () => {
     await source.client.query('CREATE TABLE short AS SELECT n, n AS m FROM generate_series(1, 3) n')
     const failing = (): never => {
