@@ -1,3 +1,4 @@
+import type { BinaryRows } from './binary-rows.ts'
 import type { TupleView } from './change.ts'
 import type { TableComparison } from './comparison.ts'
 import type { DelimitedText, Lines } from './delimited-text.ts'
@@ -474,12 +475,21 @@ export interface ChunkStage {
   readonly table: TableRecord
   readonly rowCount: number
   readonly byteCount: number
+  /** May rows come by {@link addBinaryRows}? All of them, then. */
+  readonly takesBinary: boolean
   /** How it takes rows as text; null where it has to look at each cell. Then {@link add} is called, else {@link addLines} alone. */
   readonly lineFormat: DelimitedText | null
   /** Cells in the order of the columns that were asked of the source (those not dropped). */
   add(tuple: TupleView): void
   /** Columns in that same order. */
   addLines(lines: Lines): void
+  /**
+   * Columns in that same order, {@link endBinaryRows} behind the last row. False where a value has no place in this form: then no row has been taken, and all
+   * have to come again in another. Throws `ProtocolViolation` for what are no rows of these columns.
+   */
+  addBinaryRows(rows: BinaryRows): boolean
+  /** As {@link addBinaryRows}. */
+  endBinaryRows(): boolean
   /** Other chunks may have changed the record since this one began. */
   withRecord(record: TableRecord): void
   discard(): void

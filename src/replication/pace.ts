@@ -25,7 +25,7 @@ export class Pace {
   }
 
   /** Stages a copy; with a limit row by row, so that the source waits where it is too fast. */
-  async stage(copy: Pick<ChunkCopy, 'rows' | 'lines'>, stage: ChunkStage): Promise<void> {
+  async stage(copy: Pick<ChunkCopy, 'rows' | 'lines' | 'binaryRows'>, stage: ChunkStage): Promise<void> {
     if (this.#maxRowsPerSecond === null) {
       await stageCopy(copy, stage)
       this.#rowCount += stage.rowCount

@@ -1,50 +1,71 @@
 import { join } from 'node:path'
+import type { BinaryRows } from '../../model/binary-rows.ts'
 import type { TupleView } from '../../model/change.ts'
 import type { DelimitedText, Lines } from '../../model/delimited-text.ts'
 import type { BatchTable, ChunkPosition, ChunkStage, TableRecord, TransactionContext } from '../../model/destination.ts'
 import { type Lsn, toLsn } from '../../model/lsn.ts'
 import { keepsPast } from '../../model/shapes.ts'
+import { binaryEncodings, type BinaryEncoding } from './binary-encoding.ts'
+import { BinaryRowFile } from './binary-row-file.ts'
 import type { CellEncoding } from './cell-encoding.ts'
 import { lineEncodings } from './line-encoding.ts'
 import { LineFile, STAGING_TEXT } from './line-file.ts'
 import { StagedBatch } from './staging.ts'
 import type { RowsStep, TableStage } from './steps.ts'
 
+export interface ChunkPlace {
+  readonly directory: string
+  /** The staging files'. */
+  readonly name: string
+  /** Tables with a value that has no place in binary form, by oid: found with one chunk, and of account for the next. */
+  readonly withoutBinary: Set<number>
+}
+
 /**
- * One chunk's rows: lines as the source writes them where every column can be read from these, else a batch of one table whose rows
- * are all copied ones.
+ * One chunk's rows, all of one kind: in binary form, where every column has such a way and no value falls out of it; as lines that the source writes, where every
+ * column can be read from these; else a batch of one table whose rows are all copied ones.
  */
 export class DuckDbChunk implements ChunkStage {
   readonly table: TableRecord
   readonly chunk: ChunkPosition
   readonly lineFormat: DelimitedText | null
+  readonly #withoutBinary: Set<number>
   readonly #batch: StagedBatch
   readonly #batchTable: BatchTable
   readonly #transaction: TransactionContext
   readonly #lines: LineFile
   readonly #lineEncodings: CellEncoding[] | null
+  readonly #binaryEncodings: readonly BinaryEncoding[]
+  #binary: BinaryRowFile | null
 
-  /** `name` is the staging files'. */
-  constructor(directory: string, name: string, table: TableRecord, chunk: ChunkPosition) {
+  constructor({ directory, name, withoutBinary }: ChunkPlace, table: TableRecord, chunk: ChunkPosition) {
     this.table = table
     this.chunk = chunk
+    this.#withoutBinary = withoutBinary
     this.#batch = new StagedBatch(directory, name)
     let place = 0
     const tupleIndexes = Int32Array.from(table.columns, ({ isDropped }) => (isDropped ? -1 : place++))
     this.#batchTable = { record: table, columns: table.columns, key: table.key, tupleIndexes, isFiltered: false }
     this.#transaction = { commitLsn: copiedLsn(table, chunk), commitTimeMicros: chunk.timeMicros, xid: 0 }
     this.#batch.beginTransaction(this.#transaction)
+    const columns = columnsThere(table)
     this.#lines = new LineFile(join(directory, `${name}.lines`))
-    this.#lineEncodings = lineEncodings(columnsThere(table))
+    this.#lineEncodings = lineEncodings(columns)
     this.lineFormat = this.#lineEncodings === null ? null : STAGING_TEXT
+    this.#binaryEncodings = (withoutBinary.has(table.oid) ? null : binaryEncodings(columns)) ?? []
+    this.#binary = this.#binaryEncodings.length === 0 ? null : new BinaryRowFile(join(directory, `${name}.parquet`), this.#binaryEncodings)
   }
 
   get rowCount(): number {
-    return this.#batch.rowCount + this.#lines.rowCount
+    return this.#batch.rowCount + this.#lines.rowCount + (this.#binary?.rowCount ?? 0)
   }
 
   get byteCount(): number {
-    return this.#batch.byteCount + this.#lines.byteCount
+    return this.#batch.byteCount + this.#lines.byteCount + (this.#binary?.byteCount ?? 0)
+  }
+
+  get takesBinary(): boolean {
+    return this.#binary !== null
   }
 
   /** Were these rows set aside for this chunk? */
@@ -60,6 +81,14 @@ export class DuckDbChunk implements ChunkStage {
     this.#lines.add(lines)
   }
 
+  addBinaryRows(rows: BinaryRows): boolean {
+    return this.#binary?.add(rows) === true || this.#dropBinary()
+  }
+
+  endBinaryRows(): boolean {
+    return this.#binary?.end() === true || this.#dropBinary()
+  }
+
   /** The record may have changed since the copy began (other chunks): the rows go to what it is now. */
   withRecord(record: TableRecord): void {
     this.#batchTable.record = record
@@ -67,24 +96,42 @@ export class DuckDbChunk implements ChunkStage {
 
   toTableStage(): TableStage {
     this.#lines.close()
-    const steps = this.#lineEncodings === null || this.#lines.rowCount === 0 ? [] : [this.#linesStep(this.#lineEncodings)]
+    const steps = [...this.#binarySteps(), ...this.#lineSteps()]
     return this.#batch.stages[0] ?? { table: this.#batchTable, steps, lastCommitLsn: this.chunk.rowLsn }
   }
 
   discard(): void {
     this.#batch.discard()
     this.#lines.discard()
+    this.#binary?.discard()
   }
 
-  #linesStep(encodings: CellEncoding[]): RowsStep {
+  #dropBinary(): false {
+    this.#binary?.discard()
+    this.#binary = null
+    this.#withoutBinary.add(this.table.oid)
+    return false
+  }
+
+  #binarySteps(): readonly RowsStep[] {
+    if (this.#binary === null || this.#binary.rowCount === 0) return []
+    const { path, rowCount, byteCount } = this.#binary
+    return [this.#step({ path, rowCount, byteCount, isParquet: true, longestRowBytes: 0, hasInvalidText: false, encodings: this.#binaryEncodings.map(({ cell }) => cell) })]
+  }
+
+  #lineSteps(): readonly RowsStep[] {
+    if (this.#lineEncodings === null || this.#lines.rowCount === 0) return []
     const { path, rowCount, byteCount, longestRowBytes, hasInvalidText } = this.#lines
+    return [this.#step({ path, rowCount, byteCount, isParquet: false, longestRowBytes, hasInvalidText, encodings: this.#lineEncodings })]
+  }
+
+  #step(file: Pick<RowsStep, 'path' | 'rowCount' | 'byteCount' | 'isParquet' | 'longestRowBytes' | 'hasInvalidText' | 'encodings'>): RowsStep {
     const { key, copy } = this.table
     const columns = columnsThere(this.table)
     return {
       tag: 'rows',
-      path,
+      ...file,
       columns,
-      encodings,
       keyIndexes: key.map((name) => columns.findIndex((column) => column.name === name)),
       hasTimes: keepsPast(this.table),
       isFiltered: false,
@@ -93,15 +140,11 @@ export class DuckDbChunk implements ChunkStage {
       unchanged: new Set(),
       misfits: new Map(),
       tried: new Set(),
-      hasInvalidText,
       hasMoves: false,
       hasChanges: false,
       inserts: 0,
       updates: 0,
       deletes: 0,
-      rowCount,
-      byteCount,
-      longestRowBytes,
     }
   }
 }

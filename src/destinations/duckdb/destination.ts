@@ -70,6 +70,8 @@ class DuckDbDestination implements Destination {
   readonly #release: () => void
   /** Changes that wait for a running copy. A killed process loses them, and copies their chunk again from a later snapshot. */
   #deferred: DeferredRows[] = []
+  /** See {@link ChunkPlace}. */
+  readonly #withoutBinary = new Set<number>()
 
   constructor(id: string, database: Database, release: () => void) {
     this.id = id
@@ -180,7 +182,7 @@ class DuckDbDestination implements Destination {
   }
 
   newChunk(table: TableRecord, chunk: ChunkPosition): ChunkStage {
-    return new DuckDbChunk(this.#database.stagingDirectory, `chunk-${String(names++)}`, table, chunk)
+    return new DuckDbChunk({ directory: this.#database.stagingDirectory, name: `chunk-${String(names++)}`, withoutBinary: this.#withoutBinary }, table, chunk)
   }
 
   async applyChunks(fence: Fence, stages: readonly ChunkStage[], lookup: RowLookup): Promise<readonly TableRecord[]> {
@@ -350,7 +352,7 @@ class DuckDbDestination implements Destination {
   }
 
   async beginComparison(key: PipelineKey, table: TableRecord): Promise<TableComparison> {
-    return Promise.resolve(new DuckDbComparison(this.#database, key, table))
+    return Promise.resolve(new DuckDbComparison(this.#database, { pipeline: key, table, withoutBinary: this.#withoutBinary }))
   }
 
   async close(): Promise<void> {

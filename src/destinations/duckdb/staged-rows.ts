@@ -13,10 +13,11 @@ const USUAL_MAX_LINE_BYTES = 2_097_152
 export const STAGED = 'temp.staged_rows'
 
 /** What `readStaged` needs to know of a staging file. */
-export type StagingFile = Pick<RowsStep, 'path' | 'longestRowBytes' | 'common'>
+export type StagingFile = Pick<RowsStep, 'path' | 'isParquet' | 'longestRowBytes' | 'common'>
 
-/** A FROM item that reads a staging file. */
+/** A FROM item that reads a staging file; a Parquet file has types of its own. */
 export function readStaged(file: StagingFile, columns: readonly (readonly [name: string, type: string])[]): string {
+  if (file.isParquet) return `read_parquet(${quoteText(file.path)})`
   const types = columns.map(([name, type]) => `${quoteText(name)}: ${quoteText(type)}`).join(', ')
   // Of its own accord DuckDB takes 32 MB of buffer, for several buffers of each reader.
   const maxLineBytes = Math.max(USUAL_MAX_LINE_BYTES, file.longestRowBytes + 1024)

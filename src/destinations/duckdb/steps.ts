@@ -14,6 +14,8 @@ export const OP = { insert: 0x49, update: 0x55, delete: 0x44, leave: 0x58, arriv
 export interface RowsStep {
   readonly tag: 'rows'
   readonly path: string
+  /** A Parquet file with the types that the columns have, or one of text? */
+  readonly isParquet: boolean
   /** As they are when the step is staged; `type` tells how its cells are written. */
   readonly columns: TargetColumn[]
   readonly encodings: CellEncoding[]
@@ -24,7 +26,7 @@ export interface RowsStep {
   readonly isFiltered: boolean
   /** Of the copy whose snapshots the rows were judged by; 0 = none. */
   readonly generation: number
-  /** Where the source wrote the file's lines: what all its rows have in common, and no line holds. */
+  /** Of a copy's rows, as the source gave them: what all have in common, and none holds. */
   readonly common: TransactionContext | null
   /** Columns that some row leaves unchanged (facts 6). */
   readonly unchanged: Set<number>

@@ -190,6 +190,7 @@ export class TableWriter implements TableStage {
       isFiltered: this.table.isFiltered,
       generation: this.table.record.copy?.generation ?? 0,
       common: null,
+      isParquet: false,
       unchanged: new Set(),
       misfits: new Map(),
       tried: new Set(),

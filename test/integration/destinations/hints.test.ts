@@ -98,7 +98,7 @@ async function heldTexts(given: readonly string[], encoding: CellEncoding, type:
   const cells = given.map(cellOf)
   const read = async (rows: readonly (readonly [number, string])[], csvType: string, value: string): Promise<unknown[][]> => {
     writeFileSync(path, rows.map(([index, cell]) => `${String(index)}\x1f${cell}\n`).join(''))
-    const file = readStaged({ path, longestRowBytes: 1_000_000, common: null }, [['i', 'INTEGER'], ['c0', csvType]])
+    const file = readStaged({ path, isParquet: false, longestRowBytes: 1_000_000, common: null }, [['i', 'INTEGER'], ['c0', csvType]])
     return (await connection.runAndReadAll(`SELECT i, ${value} FROM ${file}`)).getRowsJson()
   }
   const staged = cells.flatMap((cell, index) => (cell === null ? [] : [[index, cell] as const]))
