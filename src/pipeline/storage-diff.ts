@@ -1,5 +1,5 @@
 import type { TableRecord } from '../model/destination.ts'
-import type { TableStorage } from '../model/table-schema.ts'
+import type { TableSchema, TableStorage } from '../model/table-schema.ts'
 
 /**
  * Were the rows of a table rewritten, or did some come or go, without the stream saying so?
@@ -75,6 +75,14 @@ export function comparePublished(before: TableStorage, now: TableStorage): 'same
   const hasStayed = was.publication === is.publication && !isSchemaLeft && was.memberships.every((oid) => is.memberships.includes(oid))
   if (!hasStayed || was.hasRowFilter !== is.hasRowFilter || was.operations.join() !== is.operations.join()) return 'otherwise'
   return was.version === is.version ? 'same' : 'altered'
+}
+
+/** Is the publication that sends tables another one than it was, under whatever name? */
+export function hasOtherPublication(before: readonly Pick<TableRecord, 'oid' | 'storage'>[], now: readonly Pick<TableSchema, 'oid' | 'storage'>[]): boolean {
+  return before.some(({ oid, storage }) => {
+    const is = now.find((table) => table.oid === oid)?.storage?.published
+    return storage?.published !== undefined && is !== undefined && is.publication !== storage.published.publication
+  })
 }
 
 /** Nothing to note? */

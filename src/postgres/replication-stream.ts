@@ -307,7 +307,7 @@ class WalsenderStream implements ReplicationStream {
   }
 
   #failWith(error: unknown): void {
-    this.#fail(toDomainError(error, { subject: this.#subject }))
+    this.#fail(toDomainError(error, { subject: this.#subject, isDecoding: true }))
   }
 
   #fail(error: unknown): void {

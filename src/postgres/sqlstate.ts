@@ -17,6 +17,8 @@ export interface ErrorContext {
   readonly subject: string
   /** Replaces the remedy that the mapping would give. */
   readonly remedy?: string
+  /** A slot's changes are being decoded, with the catalog as it was at each of them: what was not there then is not to be had later. */
+  readonly isDecoding?: boolean
 }
 
 /** SQLSTATEs and errnos that belong to one kind whatever was being done. Two characters stand for a class. */
@@ -100,8 +102,9 @@ interface ErrorFacts {
 export function toDomainError(error: unknown, context: ErrorContext): DomainError {
   if (error instanceof DomainError) return error
   const facts = factsOf(error)
-  const kind = kindOf(facts)
-  const text = safeText(facts)
+  const lacksPublication = context.isDecoding === true && facts.isFromServer && facts.code === '42704' && facts.routine === 'get_publication_oid'
+  const kind = lacksPublication ? 'SlotLost' : kindOf(facts)
+  const text = lacksPublication ? `${safeText(facts)} where the stream stands: what was written while it was not there cannot be decoded` : safeText(facts)
   return new DomainError({
     kind,
     message: `${context.subject}: ${text}`,

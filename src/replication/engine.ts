@@ -10,6 +10,7 @@ import type { CatalogLook, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
+import { hasOtherPublication } from '../pipeline/storage-diff.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { canKeepSlot } from '../postgres/check-slot.ts'
 import { dropSource } from '../postgres/drop.ts'
@@ -134,13 +135,13 @@ class Engine implements ReplicationEngine {
     })
   }
 
-  /** See {@link isSlotWhole}; a slot without its publication is lost, too. */
+  /** See {@link isSlotWhole}; a slot without its publication is lost, too, and one whose publication was made anew cannot be decoded. */
   async #isWhole(spec: ReplicationSpec, destination: Destination, { state, onlySourceDiffered }: { readonly state: PipelineState; readonly onlySourceDiffered: boolean }): Promise<boolean> {
     const credentials = this.#dependencies.credentialsOf(spec.source)
     const isWhole = await withSource(credentials, spec, async (source) =>
       isSlotWhole(source, spec, { state, spools: new Spools(destination.spoolFolder(keyOf(spec)), await source.identify()), onlySourceDiffered }))
     if (!isWhole) return false
-    return preflightSource(credentials, this.#requestOf(spec, destination, state)).then(() => true, (error: unknown) => {
+    return preflightSource(credentials, this.#requestOf(spec, destination, state)).then(({ tables }) => !hasOtherPublication(state.tables, tables), (error: unknown) => {
       if (error instanceof DomainError && error.kind === 'SlotLost') return false
       throw error
     })

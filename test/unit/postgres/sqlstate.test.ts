@@ -51,6 +51,12 @@ describe('errors of the server, by SQLSTATE and routine', () => {
     expect(error.cause).toMatchObject({ code })
   })
 
+  it('takes a publication that was not there where the stream stands for a lost slot, and elsewhere for what it is', () => {
+    const missing = serverError('42704', { routine: 'get_publication_oid', message: 'publication "p" does not exist' })
+    expect(toDomainError(missing, { ...context, isDecoding: true })).toMatchObject({ kind: 'SlotLost', remedy: expect.stringContaining('recover') as string })
+    expect(toDomainError(missing, context)).toMatchObject({ kind: 'SourceNotReady' })
+  })
+
   it.each(['22P02', '23505', 'P0001', 'XX000'])('keeps the text of %s out, which may quote a row', (code) => {
     const error = toDomainError(serverError(code, { message: 'invalid input: "planted"', detail: 'Key (id)=(planted)', where: 'planted', hint: 'planted' }), context)
     expect(inspect(error, { depth: 10, showHidden: true })).not.toContain('planted')
