@@ -8,6 +8,8 @@ import { ParquetFile } from './parquet-file.ts'
 const GROUP_BYTES = 4_194_304
 /** The same for each column, where there are a great many: a page has a header. */
 const GROUP_BYTES_OF_COLUMN = 32_768
+/** A longer row would be in memory once more than as a line. */
+const LONGEST_ROW_BYTES = 16_777_216
 /** Values of rows that are looked at together: their places stay in the processor's cache. */
 const PLACES = 2_048
 const MINIMUM_ROWS = 32
@@ -45,7 +47,7 @@ export class BinaryRowFile {
   }
 
   /**
-   * False where a value has no exact place in the file: then the rows have to be read in another way, and the file is to be discarded. Throws
+   * False where a value has no exact place in the file, or a row is too long for it: then the rows have to be read in another way, and the file is to be discarded. Throws
    * `ProtocolViolation` for what are no rows of these columns.
    */
   add({ buffer, bounds, rowCount }: BinaryRows): boolean {
@@ -55,6 +57,7 @@ export class BinaryRowFile {
     for (let from = 0; from < rowCount; from += rowsAtOnce) {
       const count = Math.min(rowsAtOnce, rowCount - from)
       const byteCount = this.#locate(view, bounds, 2 * from, 2 * (from + count))
+      if (byteCount === null) return false
       for (let first = 0; first < step; first++) {
         const cells = { buffer, view, places: this.#places, first, step, rowCount: count, firstRow: this.#groupRows }
         if (this.#columns[first]?.take(cells) !== true) return false
@@ -87,8 +90,8 @@ export class BinaryRowFile {
     for (const column of [...this.#columns].reverse()) column.release()
   }
 
-  /** Finds where the rows' values begin. Returns how many bytes the rows have. */
-  #locate(view: DataView, bounds: Int32Array, firstBound: number, endBound: number): number {
+  /** Finds where the rows' values begin. Returns how many bytes the rows have; null where one is too long. */
+  #locate(view: DataView, bounds: Int32Array, firstBound: number, endBound: number): number | null {
     const places = this.#places
     const widths = this.#widths
     const columnCount = widths.length
@@ -97,6 +100,7 @@ export class BinaryRowFile {
     for (let bound = firstBound; bound < endBound; bound += 2) {
       let at = bounds[bound] as number
       const end = bounds[bound + 1] as number
+      if (end - at > LONGEST_ROW_BYTES) return null
       byteCount += end - at
       if (end - at < COUNT_BYTES || view.getInt16(at) !== columnCount) throw malformed()
       at += COUNT_BYTES

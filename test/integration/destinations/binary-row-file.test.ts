@@ -106,6 +106,14 @@ describe('a file of rows in binary form', () => {
     whole.discard()
   })
 
+  it('takes no row that would need a multiple of its length in memory', () => {
+    for (const [length, isTaken] of [[16_000_000, true], [17_000_000, false]] as const) {
+      const file = fileOf(['bytea'])
+      expect(file.add(rowsOf([rowOf([Buffer.alloc(length)])]))).toBe(isTaken)
+      file.discard()
+    }
+  })
+
   it('takes no jsonb of another version', () => {
     for (const value of [Buffer.from('\x02{}'), Buffer.alloc(0)]) expect(fileOf(['jsonb']).add(rowsOf([rowOf([value])]))).toBe(false)
   })
