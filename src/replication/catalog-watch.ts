@@ -52,7 +52,8 @@ type Finding =
 /** Findings whose table does not hold, or will not hold, what the source has. */
 type WrongRows = Extract<Finding, { readonly tag: keyof typeof WRONG }>
 
-const WRONG = {
+/** What is wrong with a table's rows, for people. */
+export const WRONG = {
   rewritten: 'was rewritten at the source without its rows being sent',
   rekeyed: 'has another key at the source, which its changes do not tell',
   sentOtherwise: 'is published otherwise than before (other operations, another row filter, or taken out for a while)',

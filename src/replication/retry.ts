@@ -1,7 +1,8 @@
 import { nextGeneration, replacingOf, type TableRecord, unplannedCopy } from '../model/destination.ts'
 import { DomainError, reportOf } from '../model/errors.ts'
 import { hasHistory } from '../model/shapes.ts'
-import { reloadName, tableKey } from '../model/table-schema.ts'
+import { reloadName, tableKey, type TableStorage } from '../model/table-schema.ts'
+import { isRewritten } from '../pipeline/storage-diff.ts'
 import { namedTables } from './named-tables.ts'
 import { Spools } from './spools.ts'
 import { approvalOfStop, withoutPending } from './schema-approval.ts'
@@ -57,6 +58,15 @@ export function isWorthKeeping(record: TableRecord, error: DomainError): boolean
 export function stoppedInStream(record: TableRecord, error: DomainError): TableRecord {
   const quarantine = record.state === 'streaming' && isWorthKeeping(record, error) ? { spool: Spools.newName(record.oid), startOffset: 0, endOffset: 0 } : null
   return { ...stopped(record, error), quarantine }
+}
+
+/**
+ * A row without a key was not found, and rows have come or gone that the stream does not send (`now` is the storage that the catalog shows): a partition that was attached brings rows
+ * which are changed before anybody has looked at the catalog. Then the table is right once it is copied again, as it will be, and does not have to stop.
+ */
+export function missesUnsentRows(record: TableRecord, error: DomainError, now: TableStorage | undefined): boolean {
+  const isOfRows = error.kind === 'DestinationFailed' && record.key.length === 0 && !hasHistory(record)
+  return isOfRows && record.state === 'streaming' && record.storage !== null && now !== undefined && isRewritten(record.storage, now)
 }
 
 /** A table that begins anew, by a copy beside the rows that readers see until it is whole. */

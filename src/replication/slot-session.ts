@@ -6,7 +6,7 @@ import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationProgress } from '../model/status.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { Bell } from './bell.ts'
-import { CatalogWatch } from './catalog-watch.ts'
+import { CatalogWatch, WRONG } from './catalog-watch.ts'
 import { ChangeTally } from './change-tally.ts'
 import type { EndCommit } from './commit-measure.ts'
 import { Copier } from './copier.ts'
@@ -18,7 +18,7 @@ import { Quiet } from './quiet.ts'
 import { RecordQueue } from './record-queue.ts'
 import { type Adopted, noteAdoption } from './registration.ts'
 import { Replays } from './replays.ts'
-import { stoppedInStream } from './retry.ts'
+import { copiedAnew, missesUnsentRows, stoppedInStream } from './retry.ts'
 import { type CopyTime, keepCopying, LOOK_MS, RunningChunks } from './running-chunks.ts'
 import { SchemaWatcher } from './schema-watcher.ts'
 import { createLookup } from './source-lookup.ts'
@@ -342,10 +342,15 @@ export class SlotSession {
    */
   async #stopTables(failures: readonly TableFailure[]): Promise<void> {
     this.#mustRestart = true
-    const { destination, fence } = this.#options
+    const { source, destination, fence } = this.#options
+    // Where the source does not answer the table stops: retryFailed copies it.
+    const looked = await source.look(failures.map(({ oid }) => oid), null).catch(() => null)
     const records = failures.flatMap(({ oid, error }) => {
       const record = this.#tables.get(oid)?.record
-      return record === undefined ? [] : [stoppedInStream(record, error)]
+      if (record === undefined) return []
+      if (!missesUnsentRows(record, error, looked?.tables.find((table) => table.oid === oid)?.storage)) return [stoppedInStream(record, error)]
+      this.#warned.add(`${tableKey(record.source)} ${WRONG.rewritten}: it is copied again`)
+      return [copiedAnew(record)]
     })
     await destination.saveTables(fence, records)
     for (const record of records) this.#tables.get(record.oid)?.update(record)
