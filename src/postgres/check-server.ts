@@ -67,7 +67,7 @@ function checkRecovery(server: ServerFacts, needs: ServerNeeds): PreflightFindin
   if (!server.isInRecovery) return okFinding(name, 'the server is a primary')
   const advice = 'Connect to the primary server.'
   if (server.identity.serverVersion < 160_000) {
-    return failureFinding({ name, kind: 'SourceNotReady', message: 'the server is a standby; logical decoding on standbys came with PostgreSQL 16', advice })
+    return failureFinding({ name, kind: 'SourceNotReady', message: 'the server is a standby; logical decoding on standbys came with PostgreSQL 16', advice: `${advice} Or read this one without a slot, by workflow syncByXmin.` })
   }
   if (needs.publicationChange) {
     return failureFinding({ name, kind: 'SourceNotReady', message: 'the server is a standby, and the publication is not complete: it can be changed on the primary only', advice })

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { findSystemPostgres } from '../../../src/embedded/postgres-binaries.ts'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import { findServerUser, makeServerTemporaryDirectory } from '../../../src/embedded/process-user.ts'
-import { differences } from '../../support/pipeline.ts'
+import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { XminPipeline } from '../../support/xmin.ts'
 
 const run = promisify(execFile)
@@ -75,4 +75,9 @@ it('reads from a standby without logical decoding, open transactions and their s
   await untilReplayed(pipeline)
   await pipeline.sync()
   expect(differences(await pipeline.destinationRows('seen'), await pipeline.sourceRows('seen'))).toEqual({ missing: [], extra: [] })
+})
+
+it('is what a replication by slot is told to be instead', async () => {
+  await using pipeline = new TestPipeline(standby.url, specOf({ slotName: 'of_standby', tableNames: ['seen'] }))
+  await expect(pipeline.initialize()).rejects.toMatchObject({ kind: 'SourceNotReady', message: expect.stringContaining('the server is a standby') as unknown, remedy: expect.stringContaining('syncByXmin') as unknown })
 })
