@@ -2,10 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import type pg from 'pg'
 import { expect } from 'vitest'
+import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import { DomainError } from '../../src/model/errors.ts'
 import { shapesOf } from '../../src/model/shapes.ts'
 import type { WriteMode } from '../../src/model/spec.ts'
 import { appendRows, countVersions, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, readFile, sourceRows } from './comparison.ts'
+import { KilledDestination } from './killed-destination.ts'
 import { specOf, TestPipeline } from './pipeline.ts'
 import { type Burst, burst, type ChangeTally, RANDOM_TABLES, runBurst } from './random-operations.ts'
 import { sourcePool } from './source-pool.ts'
@@ -19,6 +21,8 @@ export type Interruption =
   | { readonly tag: 'abort'; readonly afterMs: number }
   /** The source ends our connections at a random moment. */
   | { readonly tag: 'disconnect'; readonly afterMs: number }
+  /** The process does not survive a commit at the destination, which came about or did not. */
+  | { readonly tag: 'kill'; readonly afterCommits: number; readonly isCommitted: boolean }
 
 export interface Round {
   readonly writers: Burst
@@ -53,6 +57,7 @@ const interruption: fc.Arbitrary<Interruption> = fc.oneof(
   { arbitrary: fc.constant({ tag: 'release' } as const), weight: 2 },
   { arbitrary: fc.record({ tag: fc.constant('abort' as const), afterMs: moment }), weight: 2 },
   { arbitrary: fc.record({ tag: fc.constant('disconnect' as const), afterMs: moment }), weight: 1 },
+  { arbitrary: fc.record({ tag: fc.constant('kill' as const), afterCommits: fc.nat(4), isCommitted: fc.boolean() }), weight: 3 },
 )
 
 export const scenario: fc.Arbitrary<Scenario> = fc
@@ -85,6 +90,7 @@ export interface ScenarioFigures {
   comparisons: number
   changes: number
   interruptions: number
+  kills: number
   /** Transactions that came before their commit. */
   streamed: number
 }
@@ -102,7 +108,8 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
     deleteMode: played.isSoft ? 'soft' : 'hard',
   })
   const options = played.isStreamed ? `?options=${encodeURIComponent('-c logical_decoding_work_mem=64kB')}` : ''
-  await using pipeline = new TestPipeline(`${url}${options}`, spec)
+  const killer: KilledDestination = new KilledDestination((): string => pipeline.file)
+  await using pipeline: TestPipeline = new TestPipeline(`${url}${options}`, spec, { around: (destination) => killer.around(destination) })
   const writers = sourcePool({ connectionString: url, max: 4 })
   try {
     for (const { ddl } of tables) await pipeline.sql(ddl)
@@ -121,13 +128,14 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
     }
     for (const round of played.rounds) {
       figures.rounds += 1
-      await playRound(pipeline, writers, round, tally)
+      await playRound({ pipeline, killer }, writers, round, tally)
       if (isCounted) await record(pipeline, tables)
       if (round.interruption.tag !== 'none') figures.interruptions += 1
       if (round.isCompared) await check()
     }
     await check()
     figures.scenarios += 1
+    figures.kills += killer.kills
     for (const count of tally.values()) figures.changes += count
   } finally {
     await writers.end()
@@ -140,15 +148,20 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
   }
 }
 
-async function playRound(pipeline: TestPipeline, writers: pg.Pool, round: Round, tally: ChangeTally): Promise<void> {
+interface Victim {
+  readonly pipeline: TestPipeline
+  readonly killer: KilledDestination
+}
+
+async function playRound(victim: Victim, writers: pg.Pool, round: Round, tally: ChangeTally): Promise<void> {
   const writing = runBurst(writers, round.writers, tally)
   if (!round.isBeside) await writing
-  await Promise.all([writing, interruptedSlice(pipeline, round.interruption)])
-  if (round.interruption.tag === 'release') await pipeline.release()
+  await Promise.all([writing, interruptedSlice(victim, round.interruption)])
+  if (round.interruption.tag === 'release') await victim.pipeline.release()
 }
 
 /** One slice that catches up, or is broken off on the way. */
-async function interruptedSlice(pipeline: TestPipeline, interruption: Interruption): Promise<void> {
+async function interruptedSlice({ pipeline, killer }: Victim, interruption: Interruption): Promise<void> {
   switch (interruption.tag) {
     case 'none':
     case 'release':
@@ -169,6 +182,14 @@ async function interruptedSlice(pipeline: TestPipeline, interruption: Interrupti
       await catchUpAfterFaults(pipeline)
       return
     }
+    case 'kill':
+      killer.arm(interruption.afterCommits, interruption.isCommitted)
+      await catchUpAfterFaults(pipeline).catch((error: unknown) => { if (!killer.isDead) throw error })
+      // What is alive lets go: of nothing, where it was killed.
+      await pipeline.release().catch((error: unknown) => { if (!killer.isDead) throw error })
+      await closeIdleDatabases()
+      killer.revive()
+      return
     default:
       interruption satisfies never
   }

@@ -24,8 +24,8 @@ afterAll(async () => {
   await database.drop()
 })
 
-it('is equal to the source after random operations, writers, restarts and disconnections', { timeout: (SECONDS + SHRINK_SECONDS + 600) * 1_000 }, async () => {
-  const figures: ScenarioFigures = { scenarios: 0, rounds: 0, comparisons: 0, changes: 0, interruptions: 0, streamed: 0 }
+it('is equal to the source after random operations, writers, restarts, disconnections and kills', { timeout: (SECONDS + SHRINK_SECONDS + 600) * 1_000 }, async () => {
+  const figures: ScenarioFigures = { scenarios: 0, rounds: 0, comparisons: 0, changes: 0, interruptions: 0, kills: 0, streamed: 0 }
   let endMs = Date.now() + SECONDS * 1_000
   let hasFailed = false
   await fc.assert(
@@ -44,4 +44,5 @@ it('is equal to the source after random operations, writers, restarts and discon
   process.stderr.write(`random operations, seed ${String(SEED)}: ${JSON.stringify(figures)}\n`)
   expect(figures.scenarios).toBeGreaterThan(0)
   expect(figures.streamed).toBeGreaterThan(0)
+  expect(figures.kills).toBeGreaterThan(0)
 })
