@@ -45,7 +45,7 @@ function probe(path, from) {
     if (transaction !== undefined && lsn !== undefined) transaction.lsn = lsn
     const startMs = performance.now()
     const result = await run.call(this, sql, ...rest)
-    if (sql === 'CHECKPOINT') checkpointMs += performance.now() - startMs
+    if (sql.endsWith('CHECKPOINT')) checkpointMs += performance.now() - startMs
     if (sql === 'COMMIT' && transaction?.lsn != null) {
       const nowMs = performance.now()
       commits.push([performance.timeOrigin + nowMs, transaction.lsn, nowMs - transaction.startMs])
