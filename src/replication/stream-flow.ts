@@ -4,6 +4,7 @@ import { maxLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { ReplicationStream, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { beginCommit, type EndCommit } from './commit-measure.ts'
+import { CommitRhythm } from './commit-rhythm.ts'
 import type { SchemaWatcher } from './schema-watcher.ts'
 import { openSpooledStream } from './spooled-stream.ts'
 import type { Spools } from './spools.ts'
@@ -13,14 +14,6 @@ import type { TableRuntime } from './table-runtime.ts'
 /** Rows and bytes of one destination commit, unless `targetBatchSize` says otherwise. */
 export const BATCH_ROWS = 200_000
 export const BATCH_BYTES = 64 << 20
-/** A commit waits this long for others before its batch is applied, when nothing else is going on. */
-const COALESCE_MS = 8
-/**
- * After a commit a batch of fewer rows waits as long as that commit took, and no longer than this: where a table is so large that finding a few rows takes a
- * tenth of a second, a trickle of changes would keep a core busy all the time.
- */
-const FEW_ROWS = 2_000
-const MAX_REST_MS = 250
 /** While idle, the position is stored and confirmed at most so often (the slot moves on within 10 s). */
 const IDLE_CHECKPOINT_MS = 4_000
 
@@ -68,11 +61,10 @@ export class StreamFlow {
   #savedLsn: Lsn
   #keepaliveLsn: Lsn = ZERO_LSN
   #lastSaveMs = 0
-  /** `performance.now()` until when a small batch waits, see {@link MAX_REST_MS}. */
-  #restUntilMs = 0
+  readonly #rhythm = new CommitRhythm()
   #lastCommitTimeMicros = 0n
   #firstChangeMs: number | null = null
-  #coalesceTimer: NodeJS.Timeout | null = null
+  #sealTimer: { readonly timer: NodeJS.Timeout; readonly dueMs: number } | null = null
   #idleTimer: NodeJS.Timeout | null = null
   #interlude: Interlude | null = null
 
@@ -250,15 +242,19 @@ export class StreamFlow {
     const { targetBatchSize } = this.#options.spec
     const isBig = consumer.rowCount >= (targetBatchSize ?? BATCH_ROWS) || consumer.byteCount >= BATCH_BYTES
     const isFree = !this.#isApplying && this.#queue.length === 0
-    const restUntilMs = consumer.rowCount < FEW_ROWS ? this.#restUntilMs : 0
-    const waitMs = Math.max(consumer.firstCommitMs + COALESCE_MS, restUntilMs) - performance.now()
-    if (isBig || (isFree && waitMs <= 0)) this.#seal(consumer)
-    else if (isFree && this.#coalesceTimer === null) {
-      this.#coalesceTimer = setTimeout(() => {
-        this.#coalesceTimer = null
-        this.#sealWhenDue()
-      }, Math.max(waitMs, 1))
+    const dueMs = this.#rhythm.dueMs(consumer)
+    if (isBig || (isFree && performance.now() >= dueMs)) this.#seal(consumer)
+    else if (isFree) this.#sealAt(dueMs)
+  }
+
+  #sealAt(dueMs: number): void {
+    if (this.#sealTimer !== null && this.#sealTimer.dueMs <= dueMs) return
+    this.#clearSealTimer()
+    const onDue = (): void => {
+      this.#sealTimer = null
+      this.#sealWhenDue()
     }
+    this.#sealTimer = { timer: setTimeout(onDue, Math.max(1, dueMs - performance.now())), dueMs }
   }
 
   async #playInterlude(): Promise<void> {
@@ -288,6 +284,7 @@ export class StreamFlow {
   }
 
   #seal(consumer: StreamConsumer): void {
+    this.#clearSealTimer()
     const sealed = consumer.seal()
     if (sealed === null) return
     this.#queue.push(sealed)
@@ -337,8 +334,7 @@ export class StreamFlow {
       this.#lastCommitTimeMicros = sealed.lastCommitTimeMicros
       this.#appliedLsn = appliedLsn
       this.#savedLsn = appliedLsn
-      const endMs = performance.now()
-      this.#restUntilMs = endMs + Math.min(endMs - startMs, MAX_REST_MS)
+      this.#rhythm.onCommit({ startMs, endMs: performance.now() })
       for (const onApplied of sealed.onApplied) onApplied()
       await this.#forgetFinishedCopies()
     } finally {
@@ -418,9 +414,13 @@ export class StreamFlow {
   }
 
   #clearTimers(): void {
-    if (this.#coalesceTimer !== null) clearTimeout(this.#coalesceTimer)
+    this.#clearSealTimer()
     if (this.#idleTimer !== null) clearInterval(this.#idleTimer)
-    this.#coalesceTimer = null
     this.#idleTimer = null
+  }
+
+  #clearSealTimer(): void {
+    if (this.#sealTimer !== null) clearTimeout(this.#sealTimer.timer)
+    this.#sealTimer = null
   }
 }

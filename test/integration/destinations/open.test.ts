@@ -108,3 +108,15 @@ describe('a file that time may make good', () => {
     expect(destinationError(error, 'cannot open').isRetryable).toBe(true)
   })
 })
+
+it('tells both of its connections what they have to know', async () => {
+  const database = await Database.open({ path: join(directory, 'settings.duckdb') })
+  try {
+    const settings = "SELECT current_setting('TimeZone'), current_setting('dynamic_or_filter_threshold')::VARCHAR"
+    const expected = [['UTC', '500']]
+    expect(await database.exclusive(async (session) => session.rows(settings))).toEqual(expected)
+    expect(await database.reading(async (session) => session.rows(settings))).toEqual(expected)
+  } finally {
+    await database.close()
+  }
+})
