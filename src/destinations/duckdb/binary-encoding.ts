@@ -19,6 +19,8 @@ export interface BinaryEncoding {
 
 /** A Parquet decimal of 64 bits has so many digits. */
 const PRECISION = 18
+/** Where so many stand before the point, nearly all numbers have a place: up to a thousand millions, as of a `numeric` without a modifier. */
+const WHOLE_DIGITS = 9
 
 /**
  * How rows are taken as the source's server holds them: each of their values in the binary form of its type, which is put into a Parquet column of the very type that the
@@ -83,10 +85,10 @@ const WAYS: ReadonlyMap<string, BinaryEncoding> = new Map([
   ['timestamptz', asItIs(() => new TimestampColumn(), 'timestamptz')],
 ])
 
-/** Into a wider DECIMAL go numbers that 64 bits hold: nearly all do. */
+/** Into a wider DECIMAL go numbers that 64 bits hold, as value × 10^scale; none are tried where the scale leaves few digits for them: 1 as numeric(38,18) has 19. */
 function numericOf(type: string): BinaryEncoding | null {
   const [, precision = 0, scale = 0] = (/^DECIMAL\((\d+),(\d+)\)$/.exec(type) ?? []).map(Number)
-  if (precision === 0 || scale > PRECISION) return null
+  if (precision === 0 || (precision > PRECISION && PRECISION - scale < WHOLE_DIGITS)) return null
   const held = { precision: Math.min(precision, PRECISION), scale }
   return { columnOf: () => new NumericColumn(held), type: { tag: 'decimal', ...held }, cell: precision <= PRECISION ? AS_IT_IS : castTo(type) }
 }

@@ -5,6 +5,7 @@ import type { DelimitedText, Lines } from '../../model/delimited-text.ts'
 import type { BatchTable, ChunkPosition, ChunkStage, TableRecord, TransactionContext } from '../../model/destination.ts'
 import { type Lsn, toLsn } from '../../model/lsn.ts'
 import { keepsPast } from '../../model/shapes.ts'
+import { tableKey } from '../../model/table-schema.ts'
 import { binaryEncodings, type BinaryEncoding } from './binary-encoding.ts'
 import { BinaryRowFile } from './binary-row-file.ts'
 import type { CellEncoding } from './cell-encoding.ts'
@@ -17,8 +18,8 @@ export interface ChunkPlace {
   readonly directory: string
   /** The staging files'. */
   readonly name: string
-  /** Tables with a value that has no place in binary form, by oid: found with one chunk, and of account for the next. */
-  readonly withoutBinary: Set<number>
+  /** See `Database.withoutBinary`. */
+  readonly withoutBinary: Set<string>
 }
 
 /**
@@ -29,7 +30,7 @@ export class DuckDbChunk implements ChunkStage {
   readonly table: TableRecord
   readonly chunk: ChunkPosition
   readonly lineFormat: DelimitedText | null
-  readonly #withoutBinary: Set<number>
+  readonly #withoutBinary: Set<string>
   readonly #batch: StagedBatch
   readonly #batchTable: BatchTable
   readonly #transaction: TransactionContext
@@ -52,7 +53,7 @@ export class DuckDbChunk implements ChunkStage {
     this.#lines = new LineFile(join(directory, `${name}.lines`))
     this.#lineEncodings = lineEncodings(columns)
     this.lineFormat = this.#lineEncodings === null ? null : STAGING_TEXT
-    this.#binaryEncodings = (withoutBinary.has(table.oid) ? null : binaryEncodings(columns)) ?? []
+    this.#binaryEncodings = (withoutBinary.has(nameOf(table)) ? null : binaryEncodings(columns)) ?? []
     this.#binary = this.#binaryEncodings.length === 0 ? null : new BinaryRowFile(join(directory, `${name}.parquet`), this.#binaryEncodings)
   }
 
@@ -109,7 +110,7 @@ export class DuckDbChunk implements ChunkStage {
   #dropBinary(): false {
     this.#binary?.discard()
     this.#binary = null
-    this.#withoutBinary.add(this.table.oid)
+    this.#withoutBinary.add(nameOf(this.table))
     return false
   }
 
@@ -155,6 +156,11 @@ export class DuckDbChunk implements ChunkStage {
  */
 export function copiedLsn(table: TableRecord, { rowLsn }: ChunkPosition): Lsn {
   return keepsPast(table) && rowLsn > 0n ? toLsn(rowLsn - 1n) : rowLsn
+}
+
+/** One table in the whole file: two sources may have the same oid. */
+function nameOf({ oid, target }: TableRecord): string {
+  return `${String(oid)} ${tableKey(target)}`
 }
 
 /** What is asked of the source. */

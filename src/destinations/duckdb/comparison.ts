@@ -6,7 +6,7 @@ import type { KeyRange } from '../../model/source.ts'
 import { tableKey } from '../../model/table-schema.ts'
 import { columnsOf } from './added-columns.ts'
 import { readPipeline } from './checkpoint.ts'
-import { type ChunkPlace, DuckDbChunk } from './chunk-stage.ts'
+import { DuckDbChunk } from './chunk-stage.ts'
 import { comparedValue } from './compared-values.ts'
 import { liveNames, selectCurrent } from './current-rows.ts'
 import { type Database, type DatabaseSession, destinationError } from './database.ts'
@@ -35,17 +35,15 @@ export class DuckDbComparison implements TableComparison {
   readonly isRanged: boolean
   readonly #database: Database
   readonly #pipeline: PipelineKey
-  readonly #withoutBinary: ChunkPlace['withoutBinary']
   readonly #name = `compared_${String(comparisons++)}`
   readonly #shapes: readonly Shape[]
   #files = 0
   #watch: Watch | null = null
 
-  constructor(database: Database, { pipeline, table, withoutBinary }: { readonly pipeline: PipelineKey; readonly table: TableRecord; readonly withoutBinary: ChunkPlace['withoutBinary'] }) {
+  constructor(database: Database, pipeline: PipelineKey, table: TableRecord) {
     this.table = table
     this.#database = database
     this.#pipeline = pipeline
-    this.#withoutBinary = withoutBinary
     this.#shapes = shapesOf(table, table.target)
     this.isRanged = table.key.length > 0 && keyColumns(table).every(sharesOrder)
   }
@@ -53,7 +51,8 @@ export class DuckDbComparison implements TableComparison {
   newRows(): ChunkStage {
     const position = { index: 0, snapshot: '', lsn: ZERO_LSN, rowLsn: ZERO_LSN, timeMicros: 0n }
     const name = `${this.#name}-${String(this.#files++)}`
-    return new DuckDbChunk({ directory: this.#database.stagingDirectory, name, withoutBinary: this.#withoutBinary }, this.table, position)
+    const { stagingDirectory: directory, withoutBinary } = this.#database
+    return new DuckDbChunk({ directory, name, withoutBinary }, this.table, position)
   }
 
   async compare(rows: readonly ChunkStage[], range: KeyRange, reachedLsn: Lsn): Promise<RangeComparison | TableChanged> {

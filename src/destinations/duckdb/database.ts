@@ -48,6 +48,8 @@ const CONNECTION_SETTINGS = [
 export class Database {
   readonly path: string
   readonly stagingDirectory: string
+  /** Tables with a value that has no place in binary form: found with one chunk, and of account for the next, and for whoever opens the file meanwhile. */
+  readonly withoutBinary = new Set<string>()
   readonly #instance: DuckDBInstance
   readonly #connection: DuckDBConnection
   /** Which file it is, whatever its name. */

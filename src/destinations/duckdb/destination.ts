@@ -70,8 +70,6 @@ class DuckDbDestination implements Destination {
   readonly #release: () => void
   /** Changes that wait for a running copy. A killed process loses them, and copies their chunk again from a later snapshot. */
   #deferred: DeferredRows[] = []
-  /** See {@link ChunkPlace}. */
-  readonly #withoutBinary = new Set<number>()
 
   constructor(id: string, database: Database, release: () => void) {
     this.id = id
@@ -182,7 +180,8 @@ class DuckDbDestination implements Destination {
   }
 
   newChunk(table: TableRecord, chunk: ChunkPosition): ChunkStage {
-    return new DuckDbChunk({ directory: this.#database.stagingDirectory, name: `chunk-${String(names++)}`, withoutBinary: this.#withoutBinary }, table, chunk)
+    const { stagingDirectory: directory, withoutBinary } = this.#database
+    return new DuckDbChunk({ directory, name: `chunk-${String(names++)}`, withoutBinary }, table, chunk)
   }
 
   async applyChunks(fence: Fence, stages: readonly ChunkStage[], lookup: RowLookup): Promise<readonly TableRecord[]> {
@@ -352,7 +351,7 @@ class DuckDbDestination implements Destination {
   }
 
   async beginComparison(key: PipelineKey, table: TableRecord): Promise<TableComparison> {
-    return Promise.resolve(new DuckDbComparison(this.#database, { pipeline: key, table, withoutBinary: this.#withoutBinary }))
+    return Promise.resolve(new DuckDbComparison(this.#database, key, table))
   }
 
   async close(): Promise<void> {

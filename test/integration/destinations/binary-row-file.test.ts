@@ -5,9 +5,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { binaryEncodings } from '../../../src/destinations/duckdb/binary-encoding.ts'
 import { BinaryRowFile } from '../../../src/destinations/duckdb/binary-row-file.ts'
-import { mapType } from '../../../src/destinations/duckdb/type-mapping.ts'
-import type { BinaryRows } from '../../../src/model/binary-rows.ts'
-import type { TargetColumn } from '../../../src/model/destination.ts'
+import { columnOf, int32, rowOf, rowsOf } from '../../support/binary-rows.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'binary-row-file-'))
 let duckdb: DuckDBConnection
@@ -23,33 +21,8 @@ afterAll(() => {
 })
 
 function fileOf(types: readonly string[]): BinaryRowFile {
-  const columns = types.map((name): TargetColumn => {
-    const shape = { tag: 'base', oid: 1, name, typeModifier: -1 } as const
-    return { name, attributeNumber: 1, typeOid: 1, typeModifier: -1, typeName: '', shape, isNotNull: false, isGenerated: false, hasDefault: false, type: mapType(shape).type, isPinned: false, isDropped: false }
-  })
+  const columns = types.map((name) => columnOf({ tag: 'base', oid: 1, name, typeModifier: -1 }, { name }))
   return new BinaryRowFile(join(directory, `${String(files++)}.parquet`), binaryEncodings(columns) ?? [])
-}
-
-/** A row as PostgreSQL sends it. */
-function rowOf(values: readonly (Buffer | null)[]): Buffer {
-  const parts = values.flatMap((value) => (value === null ? [Buffer.from([255, 255, 255, 255])] : [int32(value.length), value]))
-  return Buffer.concat([int32(values.length).subarray(2), ...parts])
-}
-
-function int32(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(value)
-  return bytes
-}
-
-function rowsOf(rows: readonly Buffer[]): BinaryRows {
-  const bounds = new Int32Array(2 * rows.length)
-  let at = 0
-  for (const [index, row] of rows.entries()) {
-    bounds.set([at, at + row.length], 2 * index)
-    at += row.length
-  }
-  return { buffer: Buffer.concat(rows), bounds, rowCount: rows.length }
 }
 
 const read = async (path: string, select: string): Promise<unknown[][]> => (await duckdb.runAndReadAll(`SELECT ${select} FROM read_parquet('${path}')`)).getRowsJson()
