@@ -55,6 +55,8 @@ export class PipelineMetrics {
   readonly #owners = new Map<string, string>()
   /** By pipeline: the error type that it has stopped with. */
   readonly #stopped = new Map<string, string>()
+  /** By pipeline: the tables that its last verification told of. */
+  readonly #verified = new Map<string, readonly string[]>()
 
   constructor(metrics: MetricSet) {
     this.#metrics = metrics
@@ -97,18 +99,20 @@ export class PipelineMetrics {
     }
   }
 
-  /** A verification has ended. Its figures stay until the next one. */
+  /** A verification has ended. Its figures take the place of those of the one before: a table that it says nothing of is not known any more. */
   verified(pipeline: PipelineId, { tables, notCompared }: Pick<VerifyProgress, 'tables' | 'notCompared'>): void {
     const labels = labelsOf(pipeline)
+    const former = this.#verified.get(keyOf(pipeline)) ?? []
     for (const [table, { compared, different, repaired }] of Object.entries(tables)) {
       this.#metrics.set('verifiedRows', compared, { ...labels, table })
       this.#metrics.set('differentRows', different - repaired, { ...labels, table })
     }
-    for (const table of Object.keys(notCompared)) {
+    for (const table of [...former.filter((name) => !(name in tables)), ...Object.keys(notCompared)]) {
       this.#metrics.set('verifiedRows', null, { ...labels, table })
       this.#metrics.set('differentRows', null, { ...labels, table })
     }
     this.#metrics.set('verifiedTime', Date.now() / 1_000, labels)
+    this.#verified.set(keyOf(pipeline), Object.keys(tables))
   }
 
   /** An attempt has failed. */

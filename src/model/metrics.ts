@@ -112,13 +112,13 @@ export const METRICS = {
     name: 'pg_replication_verified_rows',
     kind: 'gauge',
     labels: [...PIPELINE, 'table'],
-    description: 'Rows of the source that the last verification which ended at this worker has compared. NaN where it could not compare the table.',
+    description: 'Rows of the source that the last verification which ended at this worker has compared. NaN where it could not compare the table, or did not look at it.',
   },
   differentRows: {
     name: 'pg_replication_different_rows',
     kind: 'gauge',
     labels: [...PIPELINE, 'table'],
-    description: 'Rows that differed in that verification and were not put right. NaN where it could not compare the table.',
+    description: 'Rows that differed in that verification and were not put right. NaN where it could not compare the table, or did not look at it.',
   },
   verifiedTime: {
     name: 'pg_replication_verified_timestamp_seconds',

@@ -58,7 +58,7 @@ describe.each([...rules.map(({ alert, expr }) => [alert, expr] as const), ...[..
       expect(SERIES.has(name), name).toBe(true)
       for (const label of labels) expect([...(SERIES.get(name) ?? []), ...OF_PROMETHEUS], name).toContain(label)
     }
-    const grouped = [...expression.matchAll(/\bby \(([^)]*)\)/g)].flatMap(([, list = '']) => list.split(',').map((label) => label.trim()))
+    const grouped = [...expression.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, list = '']) => list.split(',').map((label) => label.trim()))
     for (const label of grouped) expect([...used.flatMap(({ name }) => SERIES.get(name) ?? []), ...OF_PROMETHEUS]).toContain(label)
     const count = (character: string): number => expression.split(character).length
     for (const [open, close] of [['(', ')'], ['{', '}'], ['[', ']']] as const) expect(count(open)).toBe(count(close))
