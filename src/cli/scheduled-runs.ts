@@ -47,6 +47,7 @@ export async function countFailedRuns(client: Client, scheduleId: string): Promi
 /** `completed`; of a verification also what it found. */
 export function outcomeOf({ state, different, notCompared = [] }: ScheduledRun): string {
   if (different === undefined) return state
-  const found = different === 0 ? 'equal' : `${different.toLocaleString('en')} rows differ`
+  const equal = notCompared.length === 0 ? 'equal' : 'equal, as far as was compared'
+  const found = different === 0 ? equal : `${different.toLocaleString('en')} rows differ`
   return `${state}: ${[found, ...(notCompared.length === 0 ? [] : [`not compared: ${notCompared.map(printable).join(', ')}`])].join('; ')}`
 }

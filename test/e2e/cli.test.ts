@@ -345,7 +345,7 @@ describe('status --watch', () => {
       async () => await json('schedule', 'show', 'verify-shop_slot'),
       (shown) => JSON.stringify(shown).includes('"state":"completed","different":0,"notCompared":["public.items"]'),
     )
-    expect((await run('schedule', 'show', 'verify-shop_slot')).stdout).toContain('completed: equal; not compared: public.items')
+    expect((await run('schedule', 'show', 'verify-shop_slot')).stdout).toContain('completed: equal, as far as was compared; not compared: public.items')
     await json('schedule', 'delete', 'verify-shop_slot')
     // Of another type, these options mean nothing.
     expect(await failure('schedule', 'create', ...SPEC, '--every', '1d', '--repair')).toEqual(error('InvalidInput', /repair is not a known field/))
