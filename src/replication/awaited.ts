@@ -20,7 +20,7 @@ export function byAge(tables: readonly TableRuntime[]): readonly (readonly Table
     const awaited = table.awaited === null || table.awaited.running.size === 0 ? null : table.awaited
     groups.set(awaited, [...(groups.get(awaited) ?? []), table])
   }
-  return [...groups].sort(([a], [b]) => (a === null ? -1 : b === null ? 1 : a.xmax < b.xmax ? -1 : 1)).map(([, group]) => group)
+  return [...groups].sort(([a], [b]) => (a === null ? -1 : b === null ? 1 : a.xmax < b.xmax ? -1 : a.xmax > b.xmax ? 1 : 0)).map(([, group]) => group)
 }
 
 export interface AwaitedOptions {

@@ -50,17 +50,17 @@ type Finding =
   | { readonly tag: 'new'; readonly oid: number }
 
 /** Findings whose table does not hold, or will not hold, what the source has. */
-type WrongRows = Extract<Finding, { readonly tag: keyof typeof WRONG }>
+type WrongRows = Extract<Finding, { readonly tag: keyof typeof WRONG_ROWS }>
 
 /** What is wrong with a table's rows, for people. */
-export const WRONG = {
+export const WRONG_ROWS = {
   rewritten: 'was rewritten at the source without its rows being sent',
   rekeyed: 'has another key at the source, which its changes do not tell',
   sentOtherwise: 'is published otherwise than before (other operations, another row filter, or taken out for a while)',
 } as const
 
 function isWrong(finding: Finding): finding is WrongRows {
-  return finding.tag in WRONG
+  return finding.tag in WRONG_ROWS
 }
 
 interface Findings {
@@ -227,9 +227,9 @@ export class CatalogWatch {
     const noted = [...stored, ...kept].map(({ seen }) => seen)
     for (const seen of noted) this.#warnOfPublication(seen)
     if (noted.length > 0) await this.#note(noted)
-    for (const { oid, tag } of kept) if (tag === 'rewritten') this.#warnOf(oid, `${WRONG.rewritten}: what its history holds of them stays as it was sent`)
+    for (const { oid, tag } of kept) if (tag === 'rewritten') this.#warnOf(oid, `${WRONG_ROWS.rewritten}: what its history holds of them stays as it was sent`)
     const copied = wrong.filter((finding) => !isKept(finding))
-    const reasons = new Map(copied.map(({ oid, tag }) => [oid, WRONG[tag]]))
+    const reasons = new Map(copied.map(({ oid, tag }) => [oid, WRONG_ROWS[tag]]))
     const schemas = await source.describeTables(copied.map(({ oid }) => oid))
     const names = findings.filter((finding) => finding.tag === 'renamed' || finding.tag === 'left')
     const oids = [...names, ...schemas].map(({ oid }) => oid)
@@ -315,7 +315,7 @@ export class CatalogWatch {
     if (published === 'altered') {
       warn(`publication ${JSON.stringify(spec.publicationName)} was altered and sends the same operations as before: if it sent others for a while, what was written then is missing; let its tables be copied anew (resyncTables)`)
     } else if (published === 'otherwise') {
-      this.#warnOf(oid, `${WRONG.sentOtherwise}: ${isAppendOnly(record) ? 'what was not sent is not in its history' : 'what was not sent is missing; let it be copied anew (resyncTables)'}`)
+      this.#warnOf(oid, `${WRONG_ROWS.sentOtherwise}: ${isAppendOnly(record) ? 'what was not sent is not in its history' : 'what was not sent is missing; let it be copied anew (resyncTables)'}`)
     }
   }
 

@@ -3,7 +3,7 @@ import { type ChunkStage, type Destination, type Fence, nextGeneration, replacin
 import { DomainError, type ErrorKind } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { CommitMeasure } from '../model/replication.ts'
-import type { ChangedTable, ChunkCopy, KeyRange, Source } from '../model/source.ts'
+import type { ChangedTable, ChunkCopy, KeyRange, OnWaiting, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
@@ -53,7 +53,7 @@ export interface CopierOptions {
   /** The position that is applied at the destination. */
   readonly appliedLsn: () => Lsn
   /** Whom the copy waits for: pids, and names of prepared transactions. */
-  readonly onWaiting: (pids: readonly number[], preparedTransactions: readonly string[]) => void
+  readonly onWaiting: OnWaiting
 }
 
 /** A chunk's copy with its snapshot, and the `_lsn` of its rows. */

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChunkStage } from '../model/destination.ts'
-import type { ChunkCopy } from '../model/source.ts'
-import { stageCopy } from './stage-copy.ts'
+import { type RowsCopy, stageCopy } from './stage-copy.ts'
 
 /** Rows between two looks at the clock. */
 const ROWS_AT_ONCE = 200
@@ -25,7 +24,7 @@ export class Pace {
   }
 
   /** Stages a copy; with a limit row by row, so that the source waits where it is too fast. */
-  async stage(copy: Pick<ChunkCopy, 'rows' | 'lines' | 'binaryRows'>, stage: ChunkStage): Promise<void> {
+  async stage(copy: RowsCopy, stage: ChunkStage): Promise<void> {
     if (this.#maxRowsPerSecond === null) {
       await stageCopy(copy, stage)
       this.#rowCount += stage.rowCount

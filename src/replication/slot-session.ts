@@ -6,7 +6,7 @@ import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationProgress } from '../model/status.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { Bell } from './bell.ts'
-import { CatalogWatch, WRONG } from './catalog-watch.ts'
+import { CatalogWatch, WRONG_ROWS } from './catalog-watch.ts'
 import { ChangeTally } from './change-tally.ts'
 import type { EndCommit } from './commit-measure.ts'
 import { Copier } from './copier.ts'
@@ -349,7 +349,7 @@ export class SlotSession {
       const record = this.#tables.get(oid)?.record
       if (record === undefined) return []
       if (!missesUnsentRows(record, error, looked?.tables.find((table) => table.oid === oid)?.storage)) return [stoppedInStream(record, error)]
-      this.#warned.add(`${tableKey(record.source)} ${WRONG.rewritten}: it is copied again`)
+      this.#warned.add(`${tableKey(record.source)} ${WRONG_ROWS.rewritten}: it is copied again`)
       return [copiedAnew(record)]
     })
     await destination.saveTables(fence, records)
