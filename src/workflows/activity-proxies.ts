@@ -1,8 +1,9 @@
-import { ActivityCancellationType, ActivityFailure, type ActivityOptions, CancellationScope, log, proxyActivities, TimeoutFailure } from '@temporalio/workflow'
+import { ActivityCancellationType, ActivityFailure, type ActivityOptions, ApplicationFailure, CancellationScope, log, proxyActivities, TimeoutFailure } from '@temporalio/workflow'
 import type { PipelineAnswer, PipelineNames, ReplicationActivities } from '../activities/index.ts'
 import { ERROR_KINDS } from '../model/error-report.ts'
 import type { SearchAttributeName } from '../model/search-attributes.ts'
 import type { ReplicationSpec, UnresolvedSpec } from '../model/spec.ts'
+import { faultOf } from './failures.ts'
 
 /** A spec whose names are resolved, and where its activities run. */
 export interface Pipeline {
@@ -60,14 +61,15 @@ export interface Place {
 
 /**
  * Runs an activity where the pipeline is at home; where that worker does not take it (it was killed, also while it ran the activity), on the queue that all
- * workers of the destination poll.
+ * workers of the destination poll. At home the server retries nothing but lost workers: by then another one may have slot and file, which would refuse them there for ever.
+ * What is the server's to retry goes on at the common queue.
  */
 export async function atHome<T>({ taskQueue, home, retriedBy, onHomeLost }: Place, summary: string, run: (activities: DestinationActivities) => Promise<T>): Promise<T> {
   if (home !== null) {
     try {
-      return await run(proxyActivities<ReplicationActivities>({ ...optionsOn(home, summary, retriedBy), scheduleToStartTimeout: HOME_PATIENCE }))
+      return await run(proxyActivities<ReplicationActivities>({ ...optionsOn(home, summary, 'workflow'), scheduleToStartTimeout: HOME_PATIENCE }))
     } catch (error) {
-      if (!isNotTaken(error)) throw error
+      if (!isNotTaken(error) && !(retriedBy === 'server' && isMendedByTime(error))) throw error
       onHomeLost()
     }
   }
@@ -77,6 +79,11 @@ export async function atHome<T>({ taskQueue, home, retriedBy, onHomeLost }: Plac
 /** Nobody has taken it, be it for its first attempt or for a later one. */
 function isNotTaken(error: unknown): boolean {
   return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure && error.cause.timeoutType === 'SCHEDULE_TO_START'
+}
+
+/** Has it run, and failed with what another try may mend? */
+function isMendedByTime(error: unknown): boolean {
+  return error instanceof ActivityFailure && error.cause instanceof ApplicationFailure && faultOf(error).isRetryable
 }
 
 /** Lets the worker look up source and destination in its configuration. */

@@ -33,7 +33,8 @@ export async function runOneShot<T>(spec: UnresolvedSpec, work: (shot: OneShot) 
       spec: resolved.spec,
       run: async (summary, activity) => {
         const answer = await atHome({ taskQueue: resolved.taskQueue, home, retriedBy: 'server', onHomeLost: () => { home = null } }, summary, activity)
-        home = homeOf(answer) ?? home
+        // A worker that ends names none.
+        home = homeOf(answer)
         return answer
       },
     })

@@ -34,6 +34,7 @@ import {
   onStopped,
   onStopRequested,
   onTablesRetried,
+  onTaskQueue,
   onWatched,
   onWatchFault,
   type ReplicateState,
@@ -178,7 +179,7 @@ export class ReplicateRun {
           (pipeline) => {
             this.#pipeline = pipeline
             this.#list(pipeline)
-            return onResolved(this.#state)
+            return onResolved(this.#state, pipeline.taskQueue)
           },
         )
       case 'initialize':
@@ -268,6 +269,7 @@ export class ReplicateRun {
     this.#operation = scope
     const watching = scope.run(async () => {
       const { spec, taskQueue } = (this.#pipeline ??= await resolvePipeline(this.#spec, 'workflow'))
+      this.change(onTaskQueue(this.#state, taskQueue))
       return atHome(this.#placeAt(taskQueue), 'watch the slot', (activities) => activities.spoolChanges({ spec: { ...spec, ...this.#state.options, reset: false }, maxMs }))
     })
     const outcome = await watching.then(

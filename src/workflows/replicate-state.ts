@@ -83,8 +83,10 @@ export interface ReplicateState {
   readonly isWatchDue?: boolean
   /** Of initialization. */
   readonly warnings: readonly string[]
-  /** The own task queue of the worker that ran the last slice; absent where none is known. */
+  /** The own task queue of the worker that ran the last slice; absent where none is known, and once anything has failed: what is wrong may be that worker alone (a full disk, a password that it has not read). */
   readonly home?: string
+  /** Where {@link home} is known from: the destination's own task queue. */
+  readonly taskQueue?: string
 }
 
 export interface PendingRetry {
@@ -212,7 +214,7 @@ export function onWatched(state: ReplicateState, { ended, ...watched }: SpoolRes
 export function onWatchFault(state: ReplicateState, fault: { readonly report: ErrorReport; readonly isRetryable: boolean }): ReplicateState {
   if (fault.report.type === 'SlotLost') return onFault(state, fault)
   const { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes } = withWatched(state.progress ?? NO_PROGRESS, state.watched)
-  return { ...state, watched: { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, warnings: [`the slot cannot be watched: ${fault.report.message}`] } }
+  return { ...onHomeLost(state), watched: { asOf, confirmedFlushLsn, sourceLsn, retainedWalBytes, warnings: [`the slot cannot be watched: ${fault.report.message}`] } }
 }
 
 export function nextStep(state: ReplicateState): Step {
@@ -258,8 +260,14 @@ export function end(state: ReplicateState): ReplicateState {
 }
 
 /** The fault that is shown stays: looking names up is no success of what failed. */
-export function onResolved(state: ReplicateState): ReplicateState {
-  return { ...state, isResolved: true }
+export function onResolved(state: ReplicateState, taskQueue: string): ReplicateState {
+  return { ...onTaskQueue(state, taskQueue), isResolved: true }
+}
+
+/** A destination that has another task queue than before has moved, to another machine perhaps. */
+export function onTaskQueue(state: ReplicateState, taskQueue: string): ReplicateState {
+  const hasMoved = state.taskQueue !== undefined && state.taskQueue !== taskQueue
+  return { ...(hasMoved ? onHomeLost(state) : state), taskQueue }
 }
 
 /** A table that stopped in an earlier workflow is given another try by starting again. */
@@ -267,7 +275,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
   const tables = Object.values(result.progress.tables)
   const isFirst = !state.wasInitialized
   return {
-    ...state,
+    ...onHomeLost(state),
     isInitialized: true,
     wasInitialized: true,
     isRecovering: false,
@@ -284,7 +292,7 @@ export function onInitialized(state: ReplicateState, result: Pick<InitializeResu
   }
 }
 
-/** The worker that it was at does not take what it is given. */
+/** The worker that it was at does not take what it is given, or holds nothing open any more. */
 export function onHomeLost({ home: _, ...state }: ReplicateState): ReplicateState {
   return state
 }
@@ -355,7 +363,9 @@ export function onOrderEnded(state: ReplicateState, id: number): ReplicateState 
   return { ...state, orders: state.orders.filter((pending) => pending.id !== id) }
 }
 
-export function onFault(state: ReplicateState, fault: { readonly report: ErrorReport; readonly isRetryable: boolean }): ReplicateState {
+/** What has failed has closed its session: whichever worker of the destination comes next may go on. */
+export function onFault(given: ReplicateState, fault: { readonly report: ErrorReport; readonly isRetryable: boolean }): ReplicateState {
+  const state = onHomeLost(given)
   if (!fault.isRetryable) return { ...state, failure: fault.report, fault: null, faultCount: 0, isBackingOff: false, isRecoverDue: false }
   return { ...state, isRecoverDue: false, fault: fault.report, faultCount: state.faultCount + 1, isBackingOff: true }
 }

@@ -1,6 +1,8 @@
+import { Context } from '@temporalio/activity'
 import { afterAll, afterEach, beforeAll, expect, inject, it } from 'vitest'
-import { pauseUpdate, resumeUpdate, stopUpdate } from '../../src/workflows/index.ts'
-import { FakeEngine } from '../support/fake-engine.ts'
+import { DomainError } from '../../src/model/errors.ts'
+import { pauseUpdate, resumeUpdate, stopUpdate, verifyReplication } from '../../src/workflows/index.ts'
+import { FakeEngine, sourceDown } from '../support/fake-engine.ts'
 import { INPUT, type TestWorker, until, untilStatus, WorkflowHarness } from '../support/workflow-harness.ts'
 
 /** Only one process can have a DuckDB file: of two workers on one machine the one that has it shall go on, for as long as it lives. */
@@ -71,6 +73,55 @@ it('one-shot workflows go on, and let go, at the worker that took their first sl
       expect(Math.max(...ran), name).toBeGreaterThanOrEqual(2)
     }
   }
+})
+
+// Cause: what only one of two workers suffers from (an old password, a full disk) came back with every retry: all of them went there.
+it('goes on at the other worker where the one that it is at fails', async () => {
+  const engines = [shortSlices(), shortSlices()] as const
+  for (const engine of engines) workers.push(await harness.startDestinationAtHome(engine))
+  const handle = await harness.startReplicate()
+  await until(async () => Promise.resolve(slicesOf(engines[0]) + slicesOf(engines[1])), (count) => count >= 4)
+  const [fails, goesOn] = (slicesOf(engines[0]) > 0 ? engines : engines.toReversed()) as [FakeEngine, FakeEngine]
+  fails.runSlice = async () => Promise.reject(sourceDown())
+  await until(async () => Promise.resolve(slicesOf(goesOn)), (count) => count >= 3)
+  expect((await handle.query<{ lastError?: unknown }>('status')).lastError).toBeUndefined()
+})
+
+// Cause: at home the server retried without end: once another workflow had the file at the other worker, each attempt was refused it.
+it('a one-shot workflow that fails at home goes on at the other worker', async () => {
+  const engines = [shortSlices(), shortSlices()] as const
+  let home: FakeEngine | null = null
+  for (const engine of engines) {
+    const verify = engine.verify.bind(engine)
+    engine.verify = async (request, context) => {
+      if (request.progress === null) home = engine
+      else if (home === engine) throw new DomainError({ kind: 'DestinationFailed', message: 'another process has the file open', remedy: 'end it' })
+      return verify(request, context)
+    }
+    workers.push(await harness.startDestinationAtHome(engine))
+  }
+  const workflowId = `verify-elsewhere-${harness.taskQueue}`
+  const result = await harness.client.workflow.execute(verifyReplication, { taskQueue: harness.taskQueue, workflowId, args: [INPUT] })
+  expect(result.tables).toEqual({ 'public.orders': { compared: 10, different: 1, repaired: 0 } })
+  const other = engines.find((engine) => engine !== home)
+  expect(other?.namesOf('verify')).toHaveLength(1)
+})
+
+// Cause: an answer without a home left the former one standing: the next activity waited there for a worker that had said that it ends.
+it('a one-shot workflow is at home nowhere after a slice that names none', async () => {
+  const home = `${harness.destinationQueue}-own`
+  const queues: string[] = []
+  const progress = { lsn: null, tables: {}, differences: {}, notCompared: {}, warnings: [], done: [], current: null }
+  const answers = [{ ended: 'time', progress, home }, { ended: 'time', progress }, { ended: 'done', progress }]
+  const noteQueue = (): void => { queues.push(Context.current().info.taskQueue) }
+  const activities = {
+    verifySlice: async () => { noteQueue(); return Promise.resolve(answers.shift()) },
+    releaseReplication: async () => { noteQueue(); return Promise.resolve() },
+  }
+  workers.push(await harness.startDestinationWith(activities), await harness.startDestinationWith(activities, { taskQueue: home }))
+  await harness.client.workflow.execute('verifyReplication', { taskQueue: harness.taskQueue, workflowId: `verify-nowhere-${harness.taskQueue}`, args: [INPUT] })
+  const common = harness.destinationQueue
+  expect(queues).toEqual([common, home, common, common])
 })
 
 it('goes on where nobody takes it at home, with no error to be seen, and is stopped at once meanwhile', async () => {

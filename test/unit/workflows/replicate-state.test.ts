@@ -37,6 +37,7 @@ import {
   watchMs,
 } from '../../../src/workflows/replicate-state.ts'
 
+const QUEUE = 'shop queue'
 const start = initialState({ slotName: 's', publicationName: 'p', startedAt: '2026-01-01T00:00:00.000Z' })
 const down: ErrorReport = { type: 'SourceUnavailable', message: 'down', remedy: 'start it' }
 const lost: ErrorReport = { type: 'SlotLost', message: 'lost', remedy: 'recover' }
@@ -57,11 +58,11 @@ function slice(states: Record<string, TableState>, given: Partial<SliceResult> =
   }
 }
 
-it('is at home where the last slice ran, through pauses and faults, until that worker is lost or says that it ends', () => {
+it('is at home where the last slice ran, through pauses, until that worker is lost or says that it ends', () => {
   const at = (home?: string): ReplicateState => onSlice(initialized(), { ...slice({}), ...(home === undefined ? {} : { home }) })
   const there = at('own queue')
   expect(there.home).toBe('own queue')
-  expect(onResume(onPause(onFault(there, { report: down, isRetryable: true }))).home).toBe('own queue')
+  expect(onResume(onPause(there)).home).toBe('own queue')
   expect(carriedState(there).home).toBe('own queue')
   expect(onSlice(there, slice({})).home).toBeUndefined()
   expect('home' in onHomeLost(there)).toBe(false)
@@ -69,18 +70,32 @@ it('is at home where the last slice ran, through pauses and faults, until that w
   expect('home' in at()).toBe(false)
 })
 
+// Cause: a fault of one worker alone (an old password, a full disk) came back for ever: each retry went to that worker again.
+it('is at home nowhere once anything has failed, it was initialized anew, or its destination has another task queue', () => {
+  const there = onSlice(initialized(), { ...slice({}), home: 'own queue' })
+  expect('home' in onFault(there, { report: down, isRetryable: true })).toBe(false)
+  expect('home' in onFault(there, { report: lost, isRetryable: false })).toBe(false)
+  expect('home' in onWatchFault(there, { report: down, isRetryable: true })).toBe(false)
+  expect('home' in onInitialized(there, { progress: progress({}), warnings: [] })).toBe(false)
+  expect(onResolved(carriedState(there), QUEUE).home).toBe('own queue')
+  expect('home' in onResolved(carriedState(there), 'another queue')).toBe(false)
+  // A run that an earlier version has carried on does not know its queue.
+  const { taskQueue: _, ...carried } = carriedState(there)
+  expect(onResolved(carried, 'another queue').home).toBe('own queue')
+})
+
 const initialized = (states: Record<string, TableState> = { a: 'streaming' }): ReplicateState =>
-  onInitialized(onResolved(start), { progress: progress(states), warnings: ['of init', 'of both'] })
+  onInitialized(onResolved(start, QUEUE), { progress: progress(states), warnings: ['of init', 'of both'] })
 
 describe('recover', () => {
   it('makes the slot while it is paused, once for each order, and leaves it paused', () => {
     const asked = onRecover(onFault(end(onPause(initialized())), { report: lost, isRetryable: false }))
-    expect([nextStep(asked).tag, nextStep(onResolved(asked)).tag]).toEqual(['resolve', 'recover'])
-    const made = onInitialized(onResolved(asked), { progress: progress({}), warnings: [] })
+    expect([nextStep(asked).tag, nextStep(onResolved(asked, QUEUE)).tag]).toEqual(['resolve', 'recover'])
+    const made = onInitialized(onResolved(asked, QUEUE), { progress: progress({}), warnings: [] })
     expect([phaseOf(made), statusOf(made).lastError, nextStep(made).tag]).toEqual(['paused', undefined, 'wait'])
-    for (const held of [onFault(onResolved(asked), { report: down, isRetryable: true }), onPause(asked)]) {
-      expect([nextStep(held).tag, canRecover(held), nextStep(onResolved(onRecover(held))).tag]).toEqual(['wait', true, 'recover'])
-      expect(nextStep(onResolved(onResume(held))).tag).toBe('recover')
+    for (const held of [onFault(onResolved(asked, QUEUE), { report: down, isRetryable: true }), onPause(asked)]) {
+      expect([nextStep(held).tag, canRecover(held), nextStep(onResolved(onRecover(held), QUEUE)).tag]).toEqual(['wait', true, 'recover'])
+      expect(nextStep(onResolved(onResume(held), QUEUE)).tag).toBe('recover')
     }
   })
 
@@ -94,13 +109,13 @@ describe('recover', () => {
     const gone = failed(onRecover(failed(initialized(), lost)), other)
     expect(onRecover(gone)).toMatchObject({ isRecovering: true, onlySourceDiffered: false })
     expect(onRecover(failed(refused, lost)).onlySourceDiffered).toBe(false)
-    expect(onRecover(failed(onInitialized(onResolved(onRecover(gone)), { progress: progress({}), warnings: [] }), other)).onlySourceDiffered).toBe(true)
+    expect(onRecover(failed(onInitialized(onResolved(onRecover(gone), QUEUE), { progress: progress({}), warnings: [] }), other)).onlySourceDiffered).toBe(true)
   })
 })
 
 it('keeps a warning of init that a table stays out until the table has joined', () => {
   const stays = '"a" stays out until this is mended: no key'
-  const told = onInitialized(onResolved(start), { progress: progress({ b: 'streaming' }), warnings: [stays, 'of init'] })
+  const told = onInitialized(onResolved(start, QUEUE), { progress: progress({ b: 'streaming' }), warnings: [stays, 'of init'] })
   expect(onSlice(told, slice({ b: 'streaming' })).warnings).toEqual([stays, 'of init'])
   expect(onSlice(told, slice({ a: 'pending', b: 'streaming' })).warnings).toEqual(['of init'])
 })
@@ -109,7 +124,7 @@ describe('phases', () => {
   it('goes initializing, snapshotting, streaming, stopped', () => {
     expect(phaseOf(start)).toBe('initializing')
     expect(nextStep(start).tag).toBe('resolve')
-    expect(nextStep(onResolved(start)).tag).toBe('initialize')
+    expect(nextStep(onResolved(start, QUEUE)).tag).toBe('initialize')
     const copying = initialized({ a: 'pending', b: 'streaming' })
     expect(phaseOf(copying)).toBe('snapshotting')
     expect(phaseOf(onSlice(copying, slice({}, { hasTablesToCopy: true })))).toBe('snapshotting')
@@ -172,7 +187,7 @@ describe('faults', () => {
     expect(phaseOf(again)).toBe('initializing')
     expect(nextStep(again).tag).toBe('resolve')
     expect(statusOf(again).lastError).toEqual(lost)
-    const mended = onInitialized(onResolved(again), { progress: progress({}), warnings: [] })
+    const mended = onInitialized(onResolved(again, QUEUE), { progress: progress({}), warnings: [] })
     expect(statusOf(mended).lastError).toBeUndefined()
     expect(nextStep(mended)).toEqual({ tag: 'retryTables', tableNames: null })
   })
@@ -244,7 +259,7 @@ describe('continue-as-new', () => {
 const EVENTS: Record<string, (state: ReplicateState) => ReplicateState> = {
   begin,
   end,
-  resolved: onResolved,
+  resolved: (state) => onResolved(state, QUEUE),
   initialized: (state) => onInitialized(state, { progress: progress({ a: 'pending' }), warnings: [] }),
   slice: (state) => onSlice(state, slice({ a: 'streaming' })),
   fault: (state) => onFault(state, { report: down, isRetryable: true }),
@@ -295,7 +310,7 @@ describe('whatever happens', () => {
 
 describe('orders for tables', () => {
   const add = { tag: 'add', tableNames: ['orders'] } as const
-  const resolved = onResolved(start)
+  const resolved = onResolved(start, QUEUE)
   const streaming = onInitialized(resolved, { progress: progress({ 'public.items': 'streaming' }), warnings: ['of init'] })
 
   it('come one after the other, before the next slice', () => {
@@ -336,7 +351,7 @@ describe('watching the slot', () => {
     ...{ progress: progress({ a: 'streaming' }), ended: 'time', hasTablesToCopy: false, transactions: 0, changes: {}, copied: {} },
     ...{ fromLsn: '0/10', toLsn: '0/10', untilLsn: null, hasWalBudget },
   })
-  const running = (hasWalBudget: boolean): ReplicateState => onSlice(onInitialized(onResolved(start), { progress: progress({ a: 'streaming' }), warnings: [] }), sliceOf(hasWalBudget))
+  const running = (hasWalBudget: boolean): ReplicateState => onSlice(onInitialized(onResolved(start, QUEUE), { progress: progress({ a: 'streaming' }), warnings: [] }), sliceOf(hasWalBudget))
   const seen = { asOf: '2026-01-01T00:01:00.000Z', confirmedFlushLsn: '0/30', sourceLsn: '0/50', retainedWalBytes: 9, warnings: ['w'] }
   const full: ErrorReport = { type: 'DestinationFailed', message: 'full', remedy: 'make room' }
 
