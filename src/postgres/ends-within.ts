@@ -9,3 +9,13 @@ export async function endsWithin(work: Promise<unknown>, limitMs: number): Promi
     limit.abort()
   }
 }
+
+/** What `work` comes to; null where it takes longer than `limitMs`, or rejects: then nobody is told of it. */
+export async function answerWithin<T>(work: Promise<T>, limitMs: number): Promise<T | null> {
+  const limit = new AbortController()
+  try {
+    return await Promise.race([work.catch(() => null), sleep(limitMs, null, { signal: limit.signal })])
+  } finally {
+    limit.abort()
+  }
+}

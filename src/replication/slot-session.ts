@@ -5,6 +5,7 @@ import type { Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import type { ReplicationProgress } from '../model/status.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { answerWithin } from '../postgres/ends-within.ts'
 import { Bell } from './bell.ts'
 import { CatalogWatch, WRONG_ROWS } from './catalog-watch.ts'
 import { ChangeTally } from './change-tally.ts'
@@ -343,8 +344,8 @@ export class SlotSession {
   async #stopTables(failures: readonly TableFailure[]): Promise<void> {
     this.#mustRestart = true
     const { source, destination, fence } = this.#options
-    // Where the source does not answer the table stops: retryFailed copies it.
-    const looked = await source.look(failures.map(({ oid }) => oid), null).catch(() => null)
+    // Where the source does not answer (nothing else is written meanwhile) the table stops: retryFailed copies it.
+    const looked = await answerWithin(source.look(failures.map(({ oid }) => oid), null), 3_000)
     const records = failures.flatMap(({ oid, error }) => {
       const record = this.#tables.get(oid)?.record
       if (record === undefined) return []
