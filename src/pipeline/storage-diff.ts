@@ -77,12 +77,14 @@ export function comparePublished(before: TableStorage, now: TableStorage): 'same
   return was.version === is.version ? 'same' : 'altered'
 }
 
-/** Is the publication that sends tables another one than it was, under whatever name? */
-export function hasOtherPublication(before: readonly Pick<TableRecord, 'oid' | 'storage'>[], now: readonly Pick<TableSchema, 'oid' | 'storage'>[]): boolean {
-  return before.some(({ oid, storage }) => {
+/** Is the publication that sends tables another one than it was, under whatever name? `untold`: nothing was noted of it. */
+export function comparePublications(before: readonly Pick<TableRecord, 'oid' | 'storage'>[], now: readonly Pick<TableSchema, 'oid' | 'storage'>[]): 'same' | 'other' | 'untold' {
+  const isSame = before.flatMap(({ oid, storage }) => {
+    const was = storage?.published
     const is = now.find((table) => table.oid === oid)?.storage?.published
-    return storage?.published !== undefined && is !== undefined && is.publication !== storage.published.publication
+    return was === undefined || is === undefined ? [] : [is.publication === was.publication]
   })
+  return isSame.length === 0 ? 'untold' : isSame.includes(false) ? 'other' : 'same'
 }
 
 /** Nothing to note? */

@@ -3,6 +3,7 @@ import type pg from 'pg'
 import { LogicalReplicationService } from 'pg-logical-replication'
 import { DomainError } from '../model/errors.ts'
 import { formatLsn, type Lsn } from '../model/lsn.ts'
+import { SLOT_LOST_REMEDY } from '../model/remedy.ts'
 import type { ReplicationStream, StreamOptions } from '../model/source.ts'
 import { CoalescingSocket } from './coalescing-socket.ts'
 import type { SourceCredentials } from './credentials.ts'
@@ -269,9 +270,9 @@ class WalsenderStream implements ReplicationStream {
     const publication = JSON.stringify(this.#options.publicationName)
     this.#fail(
       new DomainError({
-        kind: 'SourceNotReady',
-        message: `${this.#subject}: publication ${publication} did not exist when the next change was written`,
-        remedy: 'Start again with "reset": true: changes that were made without the publication are not in the stream.',
+        kind: 'SlotLost',
+        message: `${this.#subject}: publication ${publication} did not exist when the next change was written: what was written while it was not there cannot be decoded`,
+        remedy: SLOT_LOST_REMEDY,
       }),
     )
   }

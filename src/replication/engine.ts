@@ -10,7 +10,6 @@ import type { CatalogLook, Source } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { VerifyRequest, VerifyResult } from '../model/verification.ts'
-import { hasOtherPublication } from '../pipeline/storage-diff.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
 import { canKeepSlot } from '../postgres/check-slot.ts'
 import { dropSource } from '../postgres/drop.ts'
@@ -22,7 +21,7 @@ import { createSource } from '../postgres/source.ts'
 import { amendmentOf } from './amendment.ts'
 import { fenceOf, requireOwner } from './owner.ts'
 import { progressOf, transactionHolders } from './progress.ts'
-import { behindGap, inspectLostSlot, recoveryWarnings } from './recover.ts'
+import { behindGap, canBeDecoded, inspectLostSlot, recoveryWarnings } from './recover.ts'
 import { notInitialized, notThere, isSlotWhole, requireSameSource, requireSlot, slotLost } from './refusals.ts'
 import { adoptTable, closeGaps, registerTables, registrationsOf } from './registration.ts'
 import { tablesToRetry, toGoOn } from './retry.ts'
@@ -135,13 +134,13 @@ class Engine implements ReplicationEngine {
     })
   }
 
-  /** See {@link isSlotWhole}; a slot without its publication is lost, too, and one whose publication was made anew cannot be decoded. */
+  /** See {@link isSlotWhole} and {@link canBeDecoded}; a slot without its publication is lost, too. */
   async #isWhole(spec: ReplicationSpec, destination: Destination, { state, onlySourceDiffered }: { readonly state: PipelineState; readonly onlySourceDiffered: boolean }): Promise<boolean> {
     const credentials = this.#dependencies.credentialsOf(spec.source)
     const isWhole = await withSource(credentials, spec, async (source) =>
       isSlotWhole(source, spec, { state, spools: new Spools(destination.spoolFolder(keyOf(spec)), await source.identify()), onlySourceDiffered }))
     if (!isWhole) return false
-    return preflightSource(credentials, this.#requestOf(spec, destination, state)).then(({ tables }) => !hasOtherPublication(state.tables, tables), (error: unknown) => {
+    return preflightSource(credentials, this.#requestOf(spec, destination, state)).then((inspection) => canBeDecoded(inspection, state, onlySourceDiffered), (error: unknown) => {
       if (error instanceof DomainError && error.kind === 'SlotLost') return false
       throw error
     })

@@ -5,7 +5,10 @@ import { hasHistory, keepsPast } from '../model/shapes.ts'
 import type { Source, SourceIdentity } from '../model/source.ts'
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
+import { comparePublications } from '../pipeline/storage-diff.ts'
 import { differentSource } from '../postgres/check-identity.ts'
+import { canKeepSlot } from '../postgres/check-slot.ts'
+import type { SourceInspection } from '../postgres/preflight.ts'
 import { sameTable } from './names.ts'
 import { copiedAnew } from './retry.ts'
 
@@ -63,6 +66,17 @@ export function behindGap(known: TableRecord, { fromLsn, isSameSource, schemas }
   const isCopying = (record.state === 'pending' || record.state === 'snapshotting') && !keepsQuarantine
   if (isCopying || isBeside(record) || record.key.length === 0) return copiedAnew(record)
   return { ...withoutCopy(record), gap: record.gap ?? { fromLsn: formatLsn(fromLsn) }, isPartial: true, mayRepeat: true, aheadUntilLsn: BEYOND_ALL_LSN }
+}
+
+/**
+ * Can a slot that seems whole ({@link isSlotWhole}) be decoded? Not where its publication was made anew since: the stream looks it up as it was at each change.
+ * Records tell of the former one until their table is copied again. Then the slot tells, unless a table is still to be compared, as an earlier attempt has left it: its slot came after
+ * the publication. Where only another source stood in its place the stream tells, and `recover` is asked for again.
+ */
+export function canBeDecoded({ slot, publication, tables }: Pick<SourceInspection, 'slot' | 'publication' | 'tables'>, state: PipelineState, onlySourceDiffered: boolean): boolean {
+  if (comparePublications(state.tables, tables) === 'other') return false
+  const isOfRecovery = comparePublications(state.tables.filter(({ gap, copy }) => gap !== undefined && copy === null), tables) === 'same'
+  return onlySourceDiffered || isOfRecovery || canKeepSlot({ slot, publication }, state.appliedLsn ?? ZERO_LSN)
 }
 
 /** The table once all its rows have been compared; `lsn` is past everything that has been read of it at the source. */

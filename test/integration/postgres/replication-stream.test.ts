@@ -205,11 +205,11 @@ describe.each(testServers())('replication stream of $name', ({ url: serverUrl })
     await expect(openStream(source.optionsFor(missing, new Collector()))).rejects.toMatchObject({ kind: 'SlotLost' })
   })
 
-  it('fails with SourceNotReady when the publication is not there, on every version', async () => {
+  it('fails with SlotLost when the publication is not there, on every version', async () => {
     const slot = await source.createSlot()
     const stream = await openStream({ ...source.optionsFor(slot, new Collector()), publicationName: 'no such "publication\'' })
     await source.client.query('INSERT INTO t VALUES (1)')
-    expect(await failureOf(stream)).toMatchObject({ kind: 'SourceNotReady' })
+    expect(await failureOf(stream)).toMatchObject({ kind: 'SlotLost' })
   })
 
   it('takes any name of a publication', async () => {
