@@ -6,17 +6,12 @@ import type { DuckdbDestinationConfig } from '../config.ts'
 import { cannotHold } from '../destinations/duckdb/cannot-hold.ts'
 import { closeIdleDatabases } from '../destinations/duckdb/database.ts'
 import { openDuckDbDestination } from '../destinations/duckdb/destination.ts'
-import type { TableRecord, TableRegistration } from '../model/destination.ts'
+import type { TableRegistration } from '../model/destination.ts'
 import { DomainError } from '../model/errors.ts'
 import { shellWord } from '../model/remedy.ts'
-import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey } from '../model/table-schema.ts'
 import type { SourceCredentials } from '../postgres/credentials.ts'
-import { foreseeInit } from '../postgres/initialize.ts'
-import type { SourceInspection } from '../postgres/preflight.ts'
-import type { SourceRequest } from '../postgres/source-request.ts'
 import { readValues, type ReadValues } from '../postgres/value-reader.ts'
-import { registrationsOf } from '../replication/registration.ts'
 import { rehearse, type RehearsedColumn } from '../replication/rehearsal.ts'
 import type { Check } from './check.ts'
 
@@ -48,13 +43,17 @@ export interface Fidelity {
   readonly tables: Readonly<Record<string, TableFidelity>>
 }
 
+/** What a start would copy. */
+export interface PlannedTables {
+  /** Throws a `DomainError` where a start would. */
+  readonly registrations: () => readonly TableRegistration[]
+  /** The publication's row filter of a table, by oid, as SQL; null = all rows. */
+  readonly rowFilterOf: (oid: number) => string | null
+}
+
 export interface FidelityRequest {
   readonly credentials: SourceCredentials
-  readonly spec: ReplicationSpec
-  readonly request: SourceRequest
-  readonly inspection: SourceInspection
-  /** What the destination has already. */
-  readonly known: readonly TableRecord[]
+  readonly tables: PlannedTables
   readonly destination: DuckdbDestinationConfig
   /** True: every row is looked at, not a sample. */
   readonly isFull: boolean
@@ -64,10 +63,10 @@ export interface FidelityRequest {
  * Tells of each table how its columns would be held, and whether what they hold now would be held exactly. A rehearsal: values are copied as the
  * first load copies them, into a DuckDB file in a folder of its own that is removed. One table at a time, by one connection.
  */
-export async function checkFidelity({ credentials, spec, request, inspection, known, destination, isFull }: FidelityRequest): Promise<Fidelity> {
+export async function checkFidelity({ credentials, tables: planned, destination, isFull }: FidelityRequest): Promise<Fidelity> {
   let registrations: readonly TableRegistration[]
   try {
-    registrations = registrationsOf(spec, { ...foreseeInit(inspection, request), ...(request.removedTables === undefined ? {} : { otherTables: request.removedTables }) }, known)
+    registrations = planned.registrations()
   } catch (error) {
     if (!(error instanceof DomainError)) throw error
     return { checks: [failure('tables', error)], tables: {} }
@@ -76,7 +75,7 @@ export async function checkFidelity({ credentials, spec, request, inspection, kn
   const tables: Record<string, TableFidelity> = {}
   for (const registration of registrations) {
     const { source } = registration
-    const rowFilter = (request.reset ? null : inspection.publication)?.tables.find(({ oid }) => oid === source.oid)?.rowFilter ?? null
+    const rowFilter = planned.rowFilterOf(source.oid)
     let read: ReadValues = { rowCount: 0, isWhole: false }
     try {
       const columns = await withScratchFile(async (path) => {

@@ -2,43 +2,38 @@ import type { Command } from 'commander'
 import colors from '../terminal-colors.ts'
 
 import { type Config, type ConfigProblem, type DestinationConfig, readConfig, resolveDestination, resolveSource, taskQueuesOf } from '../config.ts'
-import { parseReplicationInput } from '../model/spec-parse.ts'
-import type { UnresolvedSpec } from '../model/spec.ts'
-import { runPreflight, type SourceInspection } from '../postgres/preflight.ts'
-import type { SourceRequest } from '../postgres/source-request.ts'
-import { sourceRequestOf } from '../replication/source-request-of.ts'
+import { runPreflight } from '../postgres/preflight.ts'
 import { answer } from './answer.ts'
+import { type Asked, askedOf } from './asked-tables.ts'
 import type { Check } from './check.ts'
 import { checkDestination } from './check-destination.ts'
-import { checkFidelity, type Fidelity, type TableFidelity } from './check-fidelity.ts'
+import { checkFidelity, type Fidelity, type PlannedTables, type TableFidelity } from './check-fidelity.ts'
 import { checkTemporal } from './check-temporal.ts'
 import { describeFailure } from './failure.ts'
 import { type KnownPipeline, readKnownPipeline } from './known-pipeline.ts'
-import { addSpecOptions, specInput } from './spec-options.ts'
+import { addSpecOptions, addTypeOption, specInput, typeOf } from './spec-options.ts'
 import { textTable } from './status-text.ts'
-
-/** A name that does not exist yet: what is checked then is whether it could be made. */
-const UNNAMED = 'not_made_yet'
 
 /** `doctor`: everything that a replication needs, checked one by one; changes nothing but by `--register`. */
 export function addDoctor(program: Command): void {
-  const command = addSpecOptions(
+  const command = addSpecOptions(addTypeOption(
     program
       .command('doctor')
-      .description('check configuration, sources, destinations and Temporal; with --slot, --publication, --tables also what a start needs, and how each column would be held')
+      .description('check configuration, sources, destinations and Temporal; with --slot, --publication, --tables (or --type syncByXmin, which needs no slot) also what a start needs, and how each column would be held')
       .option('--full', 'look at every row of the tables, not at a sample')
       .option('--register', 'make the search attributes by which Temporal lists replications, where its namespace lacks them'),
-  )
+    ['replicate', 'syncByXmin'],
+  ))
   answer(command, async () => {
     const given = specInput(command)
     const { full, register } = command.opts<{ readonly full?: boolean; readonly register?: boolean }>()
     const isFull = full === true
-    const isGiven = Object.keys(given).length > 0 || isFull
-    const spec = isGiven ? parseReplicationInput({ slotName: UNNAMED, publicationName: UNNAMED, ...given }, { of: 'doctor', storedIn: null }) : null
+    const type = typeOf(command)
+    const asked = Object.keys(given).length > 0 || isFull || type !== 'replicate' ? askedOf(type, given) : null
     const { config, problems } = readConfig({ env: process.env })
-    const known = await knownOf(config, spec)
-    const [sources, destinations, temporal] = await Promise.all([checkSources(config, spec, known), checkDestinations(config, spec), checkTemporal(process.env, taskQueuesOf(config), register === true)])
-    const fidelity = await checkTables(config, { spec, known, inspection: sources.inspection, isFull })
+    const known = await knownOf(config, asked)
+    const [sources, destinations, temporal] = await Promise.all([checkSources(config, asked, known), checkDestinations(config, asked), checkTemporal(process.env, taskQueuesOf(config), register === true)])
+    const fidelity = await checkTables(config, { asked, tables: sources.tables, isFull })
     const checks: readonly Check[] = [...checkConfig(config, problems), ...sources.checks, ...fidelity.checks, ...destinations, ...temporal]
     const failures = checks.filter(({ state }) => state === 'failure').length
     return { document: { ok: failures === 0, checks, tables: fidelity.tables }, text: doctorText(checks, fidelity.tables), exitCode: failures === 0 ? 0 : 1 }
@@ -68,47 +63,39 @@ function count(table: object, what: string): string {
   return `${length} ${what}${length === 1 ? '' : 's'}`
 }
 
-async function checkSources(config: Config, spec: UnresolvedSpec | null, known: KnownPipeline | null): Promise<{ readonly checks: readonly Check[]; readonly inspection: SourceInspection | null }> {
-  const failure = failureOf(() => (spec === null ? null : resolveSource(config, spec.source)))
-  const wanted = spec === null || failure !== null ? null : resolveSource(config, spec.source).name
-  let inspection: SourceInspection | null = null
+async function checkSources(config: Config, asked: Asked | null, known: KnownPipeline | null): Promise<{ readonly checks: readonly Check[]; readonly tables: PlannedTables | null }> {
+  const failure = failureOf(() => (asked === null ? null : resolveSource(config, asked.source)))
+  const wanted = asked === null || failure !== null ? null : resolveSource(config, asked.source).name
+  let tables: PlannedTables | null = null
   const found = await Promise.all(
-    Object.values(config.sources).map(async ({ name, credentials, makesFailoverSlots }): Promise<readonly Check[]> => {
-      const request = spec !== null && name === wanted ? requestOf(spec, known) : null
-      const preflight = await runPreflight(credentials, { request, makesFailoverSlots })
-      inspection = preflight.inspection ?? inspection
-      // That something could be made under a name that nobody gave is nothing to tell.
-      const told = preflight.findings.filter((finding) => finding.state !== 'ok' || !finding.message.includes(`"${UNNAMED}"`))
-      return told.map((finding) => ({ subject: `source ${name}`, name: finding.name, state: finding.state, message: finding.message, remedy: finding.remedy }))
+    Object.values(config.sources).map(async (source): Promise<readonly Check[]> => {
+      const { name, credentials, makesFailoverSlots } = source
+      const looked = asked !== null && name === wanted ? await asked.look(source, known) : { ...(await runPreflight(credentials, { request: null, makesFailoverSlots })), tables: null }
+      tables = looked.tables ?? tables
+      return looked.findings.map((finding) => ({ subject: `source ${name}`, name: finding.name, state: finding.state, message: finding.message, remedy: finding.remedy }))
     }),
   )
-  return { checks: [...(failure === null ? [] : [{ subject: 'source', name: 'name', state: 'failure' as const, ...failure }]), ...found.flat()], inspection }
+  return { checks: [...(failure === null ? [] : [{ subject: 'source', name: 'name', state: 'failure' as const, ...failure }]), ...found.flat()], tables }
 }
 
 /** Nothing where no table was asked about, or its source or destination is not there to be asked. */
 async function checkTables(
   config: Config,
-  { spec, known, inspection, isFull }: { readonly spec: UnresolvedSpec | null; readonly known: KnownPipeline | null; readonly inspection: SourceInspection | null; readonly isFull: boolean },
+  { asked, tables, isFull }: { readonly asked: Asked | null; readonly tables: PlannedTables | null; readonly isFull: boolean },
 ): Promise<Fidelity> {
-  if (spec === null || inspection === null || failureOf(() => resolveDestination(config, spec.destination)) !== null) return { checks: [], tables: {} }
-  const source = resolveSource(config, spec.source)
-  const destination = resolveDestination(config, spec.destination)
-  const resolved = { ...spec, source: source.name, destination: destination.name }
-  return checkFidelity({ credentials: source.credentials, spec: resolved, request: requestOf(spec, known), known: known?.state?.tables ?? [], inspection, destination, isFull })
+  if (asked === null || tables === null || failureOf(() => resolveDestination(config, asked.destination)) !== null) return { checks: [], tables: {} }
+  return checkFidelity({ credentials: resolveSource(config, asked.source).credentials, tables, destination: resolveDestination(config, asked.destination), isFull })
 }
 
-/** What the destination knows already of the slot: a start is checked with it. Null where there is nothing to be read. */
-async function knownOf(config: Config, spec: UnresolvedSpec | null): Promise<KnownPipeline | null> {
-  if (spec === null || spec.slotName === UNNAMED || failureOf(() => [resolveSource(config, spec.source), resolveDestination(config, spec.destination)]) !== null) return null
-  return readKnownPipeline(resolveDestination(config, spec.destination), { source: resolveSource(config, spec.source).name, slotName: spec.slotName })
+/** What the destination knows already of the pipeline: a start is checked with it. Null where there is nothing to be read. */
+async function knownOf(config: Config, asked: Asked | null): Promise<KnownPipeline | null> {
+  const slotName = asked?.slotName ?? null
+  if (asked === null || slotName === null || failureOf(() => [resolveSource(config, asked.source), resolveDestination(config, asked.destination)]) !== null) return null
+  return readKnownPipeline(resolveDestination(config, asked.destination), { source: resolveSource(config, asked.source).name, slotName })
 }
 
-function requestOf(spec: UnresolvedSpec, known: KnownPipeline | null): SourceRequest {
-  return sourceRequestOf(spec, known?.destinationId ?? null, known?.state ?? null)
-}
-
-async function checkDestinations(config: Config, spec: UnresolvedSpec | null): Promise<readonly Check[]> {
-  const failure = failureOf(() => (spec === null ? null : resolveDestination(config, spec.destination)))
+async function checkDestinations(config: Config, asked: Asked | null): Promise<readonly Check[]> {
+  const failure = failureOf(() => (asked === null ? null : resolveDestination(config, asked.destination)))
   const found = await Promise.all(Object.values(config.destinations).map(async (destination) => await checkSupported(config, destination)))
   return [...(failure === null ? [] : [{ subject: 'destination', name: 'name', state: 'failure' as const, ...failure }]), ...found.flat()]
 }

@@ -109,10 +109,10 @@ export interface PreflightOptions {
 }
 
 /** What `doctor` learns of a source. */
-export interface Preflight {
+export interface Preflight<Inspection = SourceInspection> {
   readonly findings: readonly PreflightFinding[]
   /** null without a request, and where the source could not be looked at. */
-  readonly inspection: SourceInspection | null
+  readonly inspection: Inspection | null
 }
 
 /**
@@ -120,18 +120,25 @@ export interface Preflight {
  * slot. Never throws a `DomainError`: what cannot be checked is a failure of the check before it.
  */
 export async function runPreflight(credentials: SourceCredentials, { request, makesFailoverSlots }: PreflightOptions): Promise<Preflight> {
+  return connectedPreflight(credentials, async (client) => {
+    if (request !== null) {
+      const inspection = await inspectSource(client, { ...request, makesFailoverSlot: makesFailoverSlots })
+      return { findings: [...inspection.findings, ...(await surveyed(client, inspection.server))], inspection }
+    }
+    const server = await readServerFacts(client)
+    const version = checkVersion(server)
+    const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, ...(makesFailoverSlots ? { failoverSlot: null } : {}), publicationChange: true }), ...(await surveyed(client, server))]
+    return { findings, inspection: null }
+  })
+}
+
+/** The connection as the first check, then what `look` finds through it. Throws as {@link runPreflight}. */
+export async function connectedPreflight<Inspection>(credentials: SourceCredentials, look: (client: SqlClient) => Promise<Preflight<Inspection>>): Promise<Preflight<Inspection>> {
   try {
     const client = await connect(credentials)
-    const connected = okFinding('connection', `connected to ${describeCredentials(credentials)}`)
     try {
-      if (request !== null) {
-        const inspection = await inspectSource(client, { ...request, makesFailoverSlot: makesFailoverSlots })
-        return { findings: [connected, ...inspection.findings, ...(await surveyed(client, inspection.server))], inspection }
-      }
-      const server = await readServerFacts(client)
-      const version = checkVersion(server)
-      const findings = version.state === 'failure' ? [version] : [version, ...checkServer(server, { newSlot: true, ...(makesFailoverSlots ? { failoverSlot: null } : {}), publicationChange: true }), ...(await surveyed(client, server))]
-      return { findings: [connected, ...findings], inspection: null }
+      const { findings, inspection } = await look(client)
+      return { findings: [okFinding('connection', `connected to ${describeCredentials(credentials)}`), ...findings], inspection }
     } finally {
       await endQuietly(client)
     }

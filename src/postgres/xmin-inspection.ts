@@ -5,8 +5,8 @@ import { limitColumns, readTables, type CatalogTable } from './catalog.ts'
 import { checkVersion } from './check-server.ts'
 import { checkColumnNames } from './check-tables.ts'
 import type { SourceCredentials } from './credentials.ts'
-import { errorOfFindings, failureFinding, listNames, okFinding, type PreflightFinding } from './findings.ts'
-import { resolveIncludeColumns } from './preflight.ts'
+import { errorOfFindings, failureFinding, listNames, okFinding, type PreflightFinding, warningFinding } from './findings.ts'
+import { connectedPreflight, type Preflight, resolveIncludeColumns } from './preflight.ts'
 import { checkReading } from './privileges.ts'
 import { wantedColumns } from './publication-warnings.ts'
 import { asReadable, toTableSchema } from './publication.ts'
@@ -36,15 +36,25 @@ export interface XminInspection {
 export async function inspectForXmin(credentials: SourceCredentials, request: XminSourceRequest): Promise<XminInspection> {
   const client = await connect(credentials)
   try {
-    return await inspect(client, request)
+    const { findings, inspection } = await look(client, request)
+    const error = errorOfFindings(findings)
+    if (error !== null) throw error
+    if (inspection === null) throw new RangeError('nothing was looked at, and nothing has failed')
+    return inspection
   } finally {
     await endQuietly(client)
   }
 }
 
-async function inspect(client: SqlClient, request: XminSourceRequest): Promise<XminInspection> {
+/** The same checks as a list, for `doctor`, the connection first. Never throws a `DomainError`. */
+export async function runXminPreflight(credentials: SourceCredentials, request: XminSourceRequest): Promise<Preflight<XminInspection>> {
+  return connectedPreflight(credentials, async (client) => look(client, request))
+}
+
+async function look(client: SqlClient, request: XminSourceRequest): Promise<Preflight<XminInspection>> {
   const server = await readServerFacts(client)
-  requireNoFailure([checkVersion(server)])
+  const version = checkVersion(server)
+  if (version.state === 'failure') return { findings: [version], inspection: null }
   const listing = await listRelations(client)
   const requested = resolveRequestedTables({ ...request, readsRows: true }, listing)
   const scope: NameScope = { schemaName: request.schemaName, schemas: listing.schemas }
@@ -52,6 +62,7 @@ async function inspect(client: SqlClient, request: XminSourceRequest): Promise<X
   const included = resolveIncludeColumns(request, { scope, tables: found })
   const tables = found.map((table) => limitColumns(asReadable(table), wantedColumns(table, included.includeColumns)))
   const findings = [
+    version,
     ...requested.findings,
     ...included.findings,
     checkKeys(tables),
@@ -59,20 +70,16 @@ async function inspect(client: SqlClient, request: XminSourceRequest): Promise<X
     ...(await checkPartitions(client, tables)),
     ...checkColumnNames({ tables: found, includeColumns: included.includeColumns }),
     ...checkReading({ request: { snapshotMode: 'initial' }, server, tables, relations: requested.tables }),
+    ...virtualColumnWarnings(found),
   ]
-  requireNoFailure(findings)
-  return {
+  const inspection = {
     identity: server.identity,
     tables: tables.map(toTableSchema),
     relations: new Set(listing.relations.map(({ oid }) => oid)),
     scope,
-    warnings: [...findings.filter(({ state }) => state === 'warning').map(({ message }) => message), ...virtualColumnWarnings(found)],
+    warnings: findings.filter(({ state }) => state === 'warning').map(({ message }) => message),
   }
-}
-
-function requireNoFailure(findings: readonly PreflightFinding[]): void {
-  const error = errorOfFindings(findings)
-  if (error !== null) throw error
+  return { findings, inspection }
 }
 
 /** Which row a newer version replaces is told by its key alone. */
@@ -113,8 +120,8 @@ async function checkPartitions(client: SqlClient, tables: readonly CatalogTable[
   return [failureFinding({ name: 'partitions', kind: 'TableNotReplicable', message, advice: 'Name the other partitions in tableNames instead of the root.' })]
 }
 
-function virtualColumnWarnings(tables: readonly CatalogTable[]): readonly string[] {
+function virtualColumnWarnings(tables: readonly CatalogTable[]): readonly PreflightFinding[] {
   return tables
     .filter(({ virtualColumns }) => virtualColumns.length > 0)
-    .map((table) => `generated columns of ${JSON.stringify(tableKey(table))} that are computed when read are left out: ${listNames(table.virtualColumns)}`)
+    .map((table) => warningFinding('columns', `generated columns of ${JSON.stringify(tableKey(table))} that are computed when read are left out: ${listNames(table.virtualColumns)}`))
 }

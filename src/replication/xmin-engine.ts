@@ -58,6 +58,12 @@ interface Run {
   readonly found: XminInspection
 }
 
+/** Names of source and destination need not be resolved. */
+interface Reading {
+  readonly spec: Omit<XminSpec, 'source' | 'destination'>
+  readonly found: XminInspection
+}
+
 function deleteWarnings({ deletes }: XminSpec): readonly string[] {
   if (deletes === 'compare') return []
   return ['deletes are not seen, nor the old keys of rows whose key has changed: their rows stay in the destination; "deletes": "compare" finds them by comparing all keys']
@@ -66,21 +72,29 @@ function deleteWarnings({ deletes }: XminSpec): readonly string[] {
 /** What the destination or the watermarks would refuse is refused before anything is changed. */
 async function check({ destination, spec, runId, found }: Run, key: PipelineKey, before: PipelineState | null): Promise<void> {
   const known = before?.tables ?? []
+  const error = otherSource({ spec, runId, found }, known)
+  if (error !== null) throw error
+  await destination.check(key, xminRegistrations({ spec, found }, known), { startsAnew: spec.reset })
+}
+
+/** `DifferentSource` where watermarks of the tables that this run reads count in another source; null where they do not. */
+export function otherSource({ spec, runId, found }: Reading & Pick<Run, 'runId'>, known: readonly TableRecord[]): DomainError | null {
   for (const { oid, state, xmin } of known) {
     if (state === 'removed' || xmin === undefined || !found.tables.some((table) => table.oid === oid) || isToReset(spec, runId, xmin)) continue
     const error = differentSource({ ...xmin.identity, serverVersion: 0 }, found.identity)
     if (error === null) continue
     const remedy = 'Connect to the former source. Or, where this one has taken its place (restored, promoted, upgraded), run it with "reset": true to copy everything from this one: its transaction ids say nothing of those before.'
-    throw new DomainError({ kind: error.kind, message: error.message, remedy })
+    return new DomainError({ kind: error.kind, message: error.message, remedy })
   }
-  await destination.check(key, registrations({ spec, found }, known), { startsAnew: spec.reset })
+  return null
 }
 
-function isToReset({ reset }: XminSpec, runId: string, xmin: XminProgress | undefined): boolean {
+function isToReset({ reset }: Pick<XminSpec, 'reset'>, runId: string, xmin: XminProgress | undefined): boolean {
   return reset && xmin?.run.id !== runId
 }
 
-function registrations({ spec, found }: Pick<Run, 'spec' | 'found'>, known: readonly TableRecord[]): ReturnType<typeof registrationsOf> {
+/** The tables as they would be registered. Throws `InvalidInput` for names and hints that mean nothing. */
+export function xminRegistrations({ spec, found }: Reading, known: readonly TableRecord[]): ReturnType<typeof registrationsOf> {
   return registrationsOf({ ...spec, publish: OPERATIONS, deleteMode: 'hard', snapshotMode: 'initial' }, { tables: found.tables, scope: found.scope, publishedOperations: OPERATIONS }, known)
 }
 
@@ -117,7 +131,7 @@ async function register(run: Run, fence: Fence, state: PipelineState): Promise<{
     publicationName: '',
     appliedLsn: ZERO_LSN,
     replacesPosition: false,
-    tables: registrations(run, state.tables),
+    tables: xminRegistrations(run, state.tables),
     gone: new Set(kept.filter(({ oid }) => !found.relations.has(oid)).map(({ oid }) => oid)),
   })
   const records = registered.filter(({ oid }) => now.has(oid)).map((record) => begun(record, run))

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, i
 import { documentOf, run } from '../support/command-line.ts'
 import { specOf, TestPipeline } from '../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../support/servers.ts'
+import { XminPipeline } from '../support/xmin.ts'
 
 interface Told {
   readonly checks: readonly { readonly subject: string; readonly name: string; readonly state: string; readonly message: string; readonly remedy: string | null }[]
@@ -149,6 +150,43 @@ describe('what doctor says of values', () => {
     await pipeline.sql(`SELECT pg_drop_replication_slot('${slotName}')`)
     expect(faults(await doctor(...args))).toMatchObject([{ name: 'slot', message: matching(/is gone, and the destination holds rows that came through it/) }])
     await pipeline.sql('DROP SCHEMA begun CASCADE')
+  })
+
+  // Cause: there was no way to ask what syncByXmin needs, and a source without logical decoding was told to switch it on.
+  it('says what a run of syncByXmin would say, which needs no slot', async () => {
+    const own = await createDatabase(serverUrl)
+    const moved = `${own.name}_moved`
+    const configure = (url: string): void => {
+      writeFileSync(join(directory, 'replication.toml'), `[sources.shop]\ncredentials = ${JSON.stringify(url)}\n[destinations.warehouse]\npath = "w.duckdb"\n`)
+    }
+    const ofSource = ({ checks }: Told) => checks.filter(({ subject }) => subject === 'source shop')
+    const faults = (told: Told) => ofSource(told).filter(({ state }) => state === 'failure')
+    const args = ['--type', 'syncByXmin', '--tables', 'read'] as const
+    try {
+      configure(own.url)
+      {
+        await using pipeline = new XminPipeline(own.url, { tableNames: ['read'] })
+        await pipeline.sql(`CREATE TABLE read (id int PRIMARY KEY, n numeric); CREATE TABLE bag (v int); INSERT INTO read VALUES (1, 1), (2, 'NaN')`)
+        const told = await doctor(...args)
+        expect(faults(told)).toEqual([])
+        expect(ofSource(told).map(({ name }) => name)).toEqual(expect.arrayContaining(['connection', 'version', 'tables', 'key', 'SELECT']))
+        expect(ofSource(told).filter(({ name }) => /slot|publication|wal_level|walsender|replica/i.test(name))).toEqual([])
+        expect(inexact(told, 'public.read')).toEqual(['n'])
+        expect(faults(await doctor('--type', 'syncByXmin'))).toMatchObject([{ name: 'key', message: matching(/without: .*bag/) }])
+        expect((await doctor(...args, '--slot', 'some_slot')).text).toContain('takes no slotName')
+        await pipeline.sync()
+        await pipeline.release()
+        copyFileSync(pipeline.file, join(directory, 'w.duckdb'))
+        expect(faults(await doctor(...args))).toEqual([])
+      }
+      await client.query(`CREATE DATABASE ${moved} TEMPLATE ${own.name}`)
+      configure(own.url.replace(own.name, moved))
+      expect(faults(await doctor(...args))).toMatchObject([{ name: 'identity', message: matching(/is not the one that the destination was filled from/), remedy: matching(/"reset": true/) }])
+      expect(faults(await doctor(...args, '--reset'))).toEqual([])
+    } finally {
+      await client.query(`DROP DATABASE IF EXISTS ${moved}`)
+      await own.drop()
+    }
   })
 
   async function isSince15(): Promise<boolean> {
