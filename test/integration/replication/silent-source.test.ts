@@ -15,7 +15,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-// Cause: a table that stops asked the source's catalog first, with nothing else written meanwhile: a silent one was waited for until its session was given up, half a minute later.
+// Cause: a table that stops asked the source's catalog first, with nothing else written meanwhile: a silent one was waited for until its session was given up, a minute later.
 it('a table stops soon although the source has gone silent', async () => {
   await using network = await FaultyNetwork.before(database.url)
   let stalledAtMs = 0
