@@ -21,7 +21,7 @@ import { contentOf, contentOfCompared, createSuspects, keyColumns, type Watch } 
 const SHAPE_CHANGED: TableChanged = { tag: 'changed', reason: 'shape' }
 const VALUE_MISFIT: TableChanged = { tag: 'changed', reason: 'value' }
 
-/** Contents are counted in parts of so much text: of these DuckDB holds about five times as much in memory at once. */
+/** Contents are counted in parts of so many bytes, as the rows came: in binary form, or as text, of which DuckDB held about five times as much in memory at once. */
 const PART_BYTES = 80 * 2 ** 20
 /** Each part reads the rows of both sides anew, so that more would take longer than what they spare is worth: larger ones are put on disk by DuckDB, beyond its memory limit. */
 const MAX_PARTS = 8
