@@ -122,7 +122,7 @@ export function installRuntime(logger: Logger, metrics: MetricsAddress | null): 
   } catch (error) {
     const reason = error instanceof Error ? (/\((os error \d+)\)/.exec(error.message)?.[0] ?? error.name) : 'error'
     if (metrics.isGiven) throw noMetrics(metrics.address, reason)
-    logger.warn({ address: metrics.address, reason }, 'no metrics: their default address cannot be had; REPLICATION_METRICS_ADDRESS names another, or off')
+    logger.warn({ address: metrics.address, reason }, 'no metrics: their default address is taken; REPLICATION_METRICS_ADDRESS names another, or off')
     return Runtime.install(options).metricMeter
   }
 }

@@ -1,3 +1,4 @@
+import type { Client } from '@temporalio/client'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 
@@ -5,6 +6,7 @@ import { loadConfig, resolveDestination, resolveSource } from '../config.ts'
 import { DomainError } from '../model/errors.ts'
 import { parseVerifyInput } from '../model/spec-parse.ts'
 import type { UnresolvedSpec } from '../model/spec.ts'
+import type { Phase } from '../model/status.ts'
 import type { NamedDifference, VerifiedTable } from '../model/verification.ts'
 import colors from '../terminal-colors.ts'
 import { type Answer, answer } from './answer.ts'
@@ -13,6 +15,7 @@ import { differingValues, type ValuesRequest } from './differing-values.ts'
 import { usageError } from './failure.ts'
 import { pipelineCommand, pipelineInput, runToEnd } from './one-shot.ts'
 import { printable } from './printable.ts'
+import { readStatus } from './replication-status.ts'
 import { isHeldElsewhere } from './show.ts'
 import { specInput } from './spec-options.ts'
 import { textTable } from './status-text.ts'
@@ -54,12 +57,26 @@ export function addVerify(program: Command): void {
       const input = { ...pipeline, ...verifyFields(options) }
       const { spec } = parseVerifyInput(input, { of: 'verifyReplication', storedIn: null })
       const sides = options.showValues === true ? sidesOf(spec, options) : null
+      if (meant !== undefined && options.json !== true) process.stderr.write(await waitNote(client, meant))
       const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${slotName}`, taskQueue, input })
       const report = reportOf(document)
       const values = sides === null ? '' : await shownValues(sides, report)
       return { document, text: verifyText(report) + values, exitCode: isClean(report) ? 0 : 1 }
     })
   })
+}
+
+/** What a verification waits for that begins now; empty = nothing. */
+async function waitNote(client: Client, workflowId: string): Promise<string> {
+  // Of one that has ended nothing is waited for.
+  const phase = await readStatus(client, workflowId).then(({ status }) => status.phase, () => null)
+  return phase === null ? '' : waitNoteOf(workflowId, phase)
+}
+
+/** The same, for a phase. */
+export function waitNoteOf(workflowId: string, phase: Phase): string {
+  const verb = phase === 'paused' ? 'resume' : phase === 'failed' ? 'retry' : null
+  return verb === null ? '' : `${colors.yellow(phase === 'paused' ? 'paused' : 'failed')}: tables that ${workflowId} has not brought up to the moment of the comparison are waited for, until npm run cli -- ${verb} ${workflowId}\n`
 }
 
 type Sides = Omit<ValuesRequest, 'differences'>

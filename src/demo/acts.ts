@@ -60,9 +60,9 @@ export async function killWorker(
   const { replication, shop, signal } = scene
   const { worker, traffic } = options
   const before = traffic.transactions
-  const attemptBefore = (await replication.observe()).activity?.attempt ?? 1
   const killedMs = performance.now()
   await worker.kill()
+  const killed = (await replication.observe()).activity?.attempt
   say(`kill -9 ${worker.pid}: the worker is gone (${describeExit(await worker.exited)}); the shop goes on selling, and a new worker starts`)
   say(`Temporal gives it the work when the old one has been silent for ${HEARTBEAT_TIMEOUT_MS / 1_000} s and the new one has started`)
   const waiting = showProgress()
@@ -70,7 +70,7 @@ export async function killWorker(
     for (;;) {
       const { activity } = await replication.observe()
       const silentMs = activity?.lastHeartbeatMs == null ? 0 : Date.now() - activity.lastHeartbeatMs
-      if (activity !== null && activity.attempt > attemptBefore && silentMs < 2_000) return
+      if (activity?.lastHeartbeatMs != null && activity.attempt !== killed && silentMs < 2_000) return
       if (performance.now() - killedMs > CATCH_UP_LIMIT_MS) throw new Error('no new worker took the work over')
       const texts = [`silent for ${Math.floor(silentMs / 1_000)} s`, `source ${await readSourceLsn(shop)}`, `${formatCount(traffic.transactions - before)} transactions`]
       waiting.update([{ name: 'waiting', value: Math.min(silentMs, HEARTBEAT_TIMEOUT_MS - 1), total: HEARTBEAT_TIMEOUT_MS, note: texts.join(' · ') }])

@@ -19,7 +19,8 @@ export interface ReplicationOptions {
 
 /** What a client can know while no worker answers: Temporal's own view of the running activity. */
 export interface ActivityView {
-  readonly attempt: number
+  /** Which attempt of which activity it is: another one where another worker has taken over. */
+  readonly attempt: string
   readonly lastHeartbeatMs: number | null
 }
 
@@ -87,7 +88,7 @@ export class Replication {
     if (first === undefined) return { activity: null, status: this.#last }
     const heartbeat = first.lastHeartbeatTime
     const lastHeartbeatMs = heartbeat === undefined || heartbeat === null ? null : Number(heartbeat.seconds ?? 0) * 1_000 + (heartbeat.nanos ?? 0) / 1e6
-    return { activity: { attempt: first.attempt ?? 1, lastHeartbeatMs }, status: this.#last }
+    return { activity: { attempt: `${first.activityId ?? ''}.${first.attempt ?? 1}`, lastHeartbeatMs }, status: this.#last }
   }
 
   /** Update `stop`: the workflow ends COMPLETED after the running commit. Returns the final status, which is its result. */

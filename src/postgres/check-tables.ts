@@ -47,13 +47,13 @@ function checkIdentity(input: TableCheckInput): PreflightFinding {
 export function identityFailure(tables: readonly TableName[], publication: Pick<PublicationState, 'name'> | null): PreflightFinding {
   const insertOnly =
     publication === null
-      ? 'Publish inserts only ("publish": "insert").'
-      : remedyText('Let the publication publish inserts only:', [`ALTER PUBLICATION ${quoteIdentifier(publication.name)} SET (publish = 'insert')`])
+      ? 'Or publish inserts only ("publish": "insert").'
+      : remedyText('Or, if nobody wants updates and deletes of any of its tables, let the publication publish inserts only:', [`ALTER PUBLICATION ${quoteIdentifier(publication.name)} SET (publish = 'insert')`])
   return failureFinding({
     name: 'replica identity',
     kind: 'TableNotReplicable',
     message: `updates and deletes are published, and no primary key or replica identity tells their rows: ${listNames(tables.map(tableKey))}`,
-    advice: `${insertOnly}\nOr give an identity, best a primary key, else the whole old row:`,
+    advice: `Give an identity, best a primary key, else the whole old row (below).\n${insertOnly}\nThe whole old row:`,
     sql: tables.map((table) => `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL`),
   })
 }

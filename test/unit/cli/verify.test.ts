@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { printable, printableString } from '../../../src/cli/printable.ts'
-import { verifyText } from '../../../src/cli/verify.ts'
+import { verifyText, waitNoteOf } from '../../../src/cli/verify.ts'
 
 const NOTHING = { lsn: '0/1', tables: {}, differences: {}, notCompared: {}, warnings: [] }
 
@@ -43,5 +43,13 @@ describe('printable', () => {
   it('leaves what is shown as it is', () => {
     expect(printable('naïve — 日本 🎉 \\u001b')).toBe('naïve — 日本 🎉 \\u001b')
     expect(printableString('a"b\n\u0085')).toBe('"a\\"b\\n\\u0085"')
+  })
+})
+
+describe('waitNoteOf', () => {
+  it('says what lets a comparison go on that waits, and nothing where none waits', () => {
+    expect(waitNoteOf('replicate-shop', 'paused')).toContain('npm run cli -- resume replicate-shop')
+    expect(waitNoteOf('replicate-shop', 'failed')).toContain('npm run cli -- retry replicate-shop')
+    for (const phase of ['initializing', 'snapshotting', 'streaming', 'stopped'] as const) expect(waitNoteOf('replicate-shop', phase)).toBe('')
   })
 })
