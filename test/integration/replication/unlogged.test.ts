@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { ChangingPipeline } from '../../support/schema-changes.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
+import { until } from '../../support/workflow-harness.ts'
 
 /**
  * PostgreSQL refuses SET UNLOGGED only where a publication lists the table itself. `wide` has a TOAST table, `narrow` has none.
@@ -26,6 +27,13 @@ describe('tables of a whole schema that are UNLOGGED for a while', () => {
   const BEFORE_15 = (statement: string): string => `DO $$ BEGIN IF current_setting('server_version_num')::int < 150000 THEN ${statement}; END IF; END $$`
   const over = async (schema: string, given: Parameters<typeof ChangingPipeline.over>[3] = {}): Promise<ChangingPipeline> =>
     ChangingPipeline.over(database.url, schema, `${TABLES(schema)}; ${BEFORE_15(`CREATE PUBLICATION ${schema}_pub FOR ALL TABLES`)}`, { tableNames: null, schemaName: schema, ...given })
+
+  /** Waits for whoever runs on this server, other tests too: rows of a transaction that is not older than they tell nothing, and the table is copied to be sure. */
+  const allHaveEnded = async ({ source }: ChangingPipeline): Promise<void> => {
+    const { rows } = await source.query<{ xid: string }>('SELECT pg_current_xact_id()::text AS xid')
+    const areOver = async (): Promise<boolean> => (await source.query('SELECT WHERE pg_snapshot_xmin(pg_current_snapshot()) > $1::xid8', [rows[0]?.xid])).rowCount === 1
+    await until(areOver, (isSo) => isSo)
+  }
 
   it.each(['wide', 'narrow'])('copies it again, whether it was so while somebody streamed or while nobody did (%s)', async (table) => {
     const schema = `u_${table}`
@@ -72,6 +80,7 @@ describe('tables of a whole schema that are UNLOGGED for a while', () => {
         [`REINDEX TABLE ${table}`],
       ]) {
         for (const statement of statements) await pipeline.sql(statement)
+        await allHaveEnded(pipeline)
         expect([statements, (await pipeline.catchUp()).copied]).toEqual([statements, {}])
       }
     }
