@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { WorkflowHandle } from '@temporalio/client'
 import type pg from 'pg'
@@ -210,15 +210,22 @@ it('does not start where the address that was asked for is taken, and goes witho
   await expect(second.startWorker()).rejects.toThrow(/InvalidConfig: metrics cannot be served at .*REPLICATION_METRICS_ADDRESS/s)
 
   const [, port = ''] = DEFAULT_METRICS_ADDRESS.split(':')
-  const holder = createServer()
-  // Another worker of this machine may have it already: that is just as well.
-  await new Promise((resolve) => holder.once('error', resolve).listen(Number(port), '127.0.0.1', () => { resolve(undefined) }))
+  // Where another worker of this machine keeps it, that is just as well; one that is about to end is waited for.
+  const holder = await until(async () => listenOn(Number(port)), (server) => server !== null, 20_000).catch(() => null)
   try {
     await using third = await WorkerHarness.open(options)
     await third.startWorker()
     expect(third.lines.filter((line) => line.includes('no metrics'))).toHaveLength(1)
     expect(third.lines.some((line) => line.includes('worker ready'))).toBe(true)
   } finally {
-    holder.close()
+    holder?.close()
   }
 })
+
+/** Null where somebody else has the port. */
+async function listenOn(port: number): Promise<Server | null> {
+  const holder = createServer()
+  return new Promise((resolve) => {
+    holder.once('error', () => { resolve(null) }).listen(port, '127.0.0.1', () => { resolve(holder) })
+  })
+}
