@@ -46,8 +46,11 @@ export function activitiesOn(taskQueue: string, summary: string, retriedBy: Retr
 }
 
 function optionsOn(taskQueue: string, summary: string, retriedBy: RetriedBy): ActivityOptions {
-  const retry = retriedBy === 'server' ? RETRY : { ...RETRY, nonRetryableErrorTypes: [...ERROR_KINDS] }
-  return { ...ON_DESTINATION, taskQueue, summary, retry }
+  return { ...ON_DESTINATION, taskQueue, summary, retry: retryBy(retriedBy) }
+}
+
+function retryBy(who: RetriedBy): NonNullable<ActivityOptions['retry']> {
+  return who === 'server' ? RETRY : { ...RETRY, nonRetryableErrorTypes: [...ERROR_KINDS] }
 }
 
 /** Where the activities of one pipeline run. */
@@ -99,7 +102,7 @@ export async function resolveNames(names: PipelineNames, retriedBy: RetriedBy): 
     // Ending the workflow while the answer is on its way would fail the task, and with it the update that asked for the end.
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     summary: 'look up source and destination',
-    retry: retriedBy === 'server' ? RETRY : { ...RETRY, nonRetryableErrorTypes: [...ERROR_KINDS] },
+    retry: retryBy(retriedBy),
   })
   return resolve({ source: names.source, destination: names.destination })
 }
