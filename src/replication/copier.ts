@@ -7,6 +7,7 @@ import type { ChangedTable, ChunkCopy, KeyRange, OnWaiting, Source } from '../mo
 import type { ReplicationSpec } from '../model/spec.ts'
 import { tableKey, type TableSchema } from '../model/table-schema.ts'
 import { replicatedShape } from '../pipeline/schema-diff.ts'
+import { endsWithin } from '../postgres/ends-within.ts'
 import { byAge, remember, untilEnded } from './awaited.ts'
 import { beginCommit, gainOf } from './commit-measure.ts'
 import { rowsCopiedUnder } from './copied-rows.ts'
@@ -254,7 +255,8 @@ export class Copier {
           if (stage !== null) read.push({ ...turn, stage })
         })
         try {
-          if (read.length > 0 && !(await endsSoon(reading))) await applyRead()
+          // However it ends.
+          if (read.length > 0 && !(await endsWithin(reading.catch(() => undefined), WAIT_FOR_NEXT_MS))) await applyRead()
         } finally {
           await reading
         }
@@ -434,17 +436,6 @@ function nameOf({ record, generation }: TableRuntime): string {
 
 function sumOf(counts: readonly number[]): number {
   return counts.reduce((sum, count) => sum + count, 0)
-}
-
-/** Does it end, in one way or the other, before the others have waited too long? */
-async function endsSoon(reading: Promise<void>): Promise<boolean> {
-  const timer = new AbortController()
-  const isLate = sleep(WAIT_FOR_NEXT_MS, false, { signal: timer.signal }).catch(() => false)
-  try {
-    return await Promise.race([reading.then(() => true, () => true), isLate])
-  } finally {
-    timer.abort()
-  }
 }
 
 /** A copy that is not planned yet, or began anew: one range over everything. */
