@@ -217,6 +217,7 @@ export class Verification {
     let lsn = ZERO_LSN
     let found: VerifiedTable = { compared: 0, different: 0, repaired: 0 }
     const named: NamedDifference[] = []
+    let isDecided = false
     try {
       while (stages.length < count) {
         this.#say(name, estimatedRows)
@@ -243,11 +244,13 @@ export class Verification {
       }
       found = { ...found, compared: compared.rowCount }
       this.#note(lsn)
+      // Of a range in which the source has no row, too.
+      isDecided = true
       if (changing > 0) this.#warn(`${name}: some rows were changed each time while they were looked at: what they are was not decided; the next verification looks again`)
     } finally {
       for (const stage of stages) stage.discard()
       // In a range that is begun again what differs is found again, but not what has been put right.
-      if (found.compared > 0 || this.#options.repair) this.#count(name, found, named)
+      if (isDecided || this.#options.repair) this.#count(name, found, named)
     }
   }
 

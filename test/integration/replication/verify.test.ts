@@ -105,6 +105,37 @@ describe('verify of a replication that nothing runs', () => {
     }
   })
 
+  // Cause: what differed was counted only where the source had a row in the range, so that extra rows beside an empty table were "equal".
+  it('finds rows at the destination of a table that has none at the source, in every shape', async () => {
+    const pipeline = await pipelineOf(
+      'v_none',
+      `CREATE TABLE v_none (id int PRIMARY KEY, v text); INSERT INTO v_none SELECT g, 'v' || g FROM generate_series(1, 100) g;
+       CREATE TABLE v_none_bag (v text); ALTER TABLE v_none_bag REPLICA IDENTITY FULL; INSERT INTO v_none_bag SELECT 'v' || g FROM generate_series(1, 100) g;
+       CREATE TABLE v_none_past (id int PRIMARY KEY, v text); INSERT INTO v_none_past SELECT g, 'v' || g FROM generate_series(1, 100) g`,
+      { tableNames: ['v_none', 'v_none_bag', 'v_none_past'], writeMode: { v_none: ['merge'], v_none_bag: ['merge'], v_none_past: ['append'] } },
+    )
+    try {
+      await pipeline.sql('DELETE FROM v_none; DELETE FROM v_none_bag; DELETE FROM v_none_past')
+      await pipeline.catchUp()
+      const none = { compared: 0, different: 0, repaired: 0 }
+      expect((await verify(pipeline)).tables).toEqual({ 'public.v_none': none, 'public.v_none_bag': none, 'public.v_none_past': none })
+      await pipeline.write(`INSERT INTO public.v_none (id, v) VALUES (7, 'by hand'); INSERT INTO public.v_none_bag (v) VALUES ('by hand');
+        INSERT INTO public.v_none_past SELECT * REPLACE ('insert' AS _op, _seq + 1 AS _seq) FROM public.v_none_past WHERE id = 7 AND _op = 'delete'`)
+      const found = await verify(pipeline)
+      const one = { compared: 0, different: 1, repaired: 0 }
+      expect(found.tables).toEqual({ 'public.v_none': one, 'public.v_none_bag': one, 'public.v_none_past': one })
+      expect(found.differences).toEqual({
+        'public.v_none': [{ kind: 'extra', key: ['7'] }],
+        'public.v_none_bag': [{ kind: 'extra', key: null }],
+        'public.v_none_past': [{ kind: 'extra', key: ['7'] }],
+      })
+      expect(Object.values((await verify(pipeline, { repair: true })).tables)).toEqual([1, 2, 3].map(() => ({ compared: 0, different: 1, repaired: 1 })))
+      expect(Object.values((await verify(pipeline)).tables)).toEqual([none, none, none])
+    } finally {
+      await dispose(pipeline)
+    }
+  })
+
   it('finds differences in NULL and the empty text, the 17th digit, a TOASTed value, intervals, JSON, lists and bytes', async () => {
     const pipeline = await pipelineOf(
       'v_values',
