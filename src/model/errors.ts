@@ -50,6 +50,14 @@ export class DomainError extends Error {
   }
 }
 
+/** Faults of one table; all others are of the whole replication. */
+const TABLE_FAULTS: ReadonlySet<ErrorKind> = new Set(['PrivilegeMissing', 'TableNotReplicable', 'UnrepresentableValue', 'SchemaChangeRefused'])
+
+/** Does it stop one table alone, where it comes of work on that table? */
+export function isTableFault(error: unknown): error is DomainError {
+  return error instanceof DomainError && TABLE_FAULTS.has(error.kind)
+}
+
 /** What `status` shows of an error. JSON-safe. */
 export interface ErrorReport {
   readonly type: ErrorKind

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ChunkStage, type Destination, type Fence, nextGeneration, replacingOf, type RowLookup, type TableRecord } from '../model/destination.ts'
-import { DomainError, type ErrorKind } from '../model/errors.ts'
+import { DomainError, isTableFault } from '../model/errors.ts'
 import type { Lsn } from '../model/lsn.ts'
 import type { CommitMeasure } from '../model/replication.ts'
 import type { ChangedTable, ChunkCopy, KeyRange, OnWaiting, Source } from '../model/source.ts'
@@ -30,14 +30,6 @@ const BYTES_TOGETHER = 8 << 20
 const WAIT_FOR_NEXT_MS = 1_000
 /** A snapshot that does not see every skipped change yet is taken again after this. */
 const SNAPSHOT_RETRY_MS = 25
-
-/** Faults of one table; all others end the slice and are retried. */
-const TABLE_FAULTS: ReadonlySet<ErrorKind> = new Set(['PrivilegeMissing', 'TableNotReplicable', 'UnrepresentableValue', 'SchemaChangeRefused'])
-
-/** Does it stop one table alone? */
-export function isTableFault(error: unknown): error is DomainError {
-  return error instanceof DomainError && TABLE_FAULTS.has(error.kind)
-}
 
 export interface CopierOptions {
   readonly source: Source

@@ -1,4 +1,4 @@
-import { isTableFault } from './copier.ts'
+import { isTableFault } from '../model/errors.ts'
 
 /**
  * One at a time: whatever changes table records. After an error other than a table's own nobody knows whether the destination has

@@ -1,5 +1,5 @@
 import { nextGeneration, replacingOf, type TableRecord, unplannedCopy } from '../model/destination.ts'
-import { DomainError, reportOf } from '../model/errors.ts'
+import { DomainError, type ErrorKind, reportOf } from '../model/errors.ts'
 import { hasHistory } from '../model/shapes.ts'
 import { reloadName, tableKey, type TableStorage } from '../model/table-schema.ts'
 import { isRewritten } from '../pipeline/storage-diff.ts'
@@ -46,12 +46,15 @@ export function stopped(record: TableRecord, error: DomainError): TableRecord {
   return { ...record, state: 'failed', error: reportOf(error), ...approvalOfStop(record, error) }
 }
 
+/** What a change at the source (a grant, another value) or another input mends. */
+const MENDED_IN_PLACE: ReadonlySet<ErrorKind> = new Set(['PrivilegeMissing', 'UnrepresentableValue', 'SchemaChangeRefused'])
+
 /**
  * Is it of any use to keep the changes of a table that stops with `error`? Where neither the source nor the input can mend it, they would
  * fail for ever, and a fresh copy is right at once; but a history cannot be copied.
  */
 export function isWorthKeeping(record: TableRecord, error: DomainError): boolean {
-  return hasHistory(record) || error.kind === 'UnrepresentableValue' || error.kind === 'SchemaChangeRefused'
+  return hasHistory(record) || MENDED_IN_PLACE.has(error.kind)
 }
 
 /** A table that stops at a change of the stream: what comes of it from now on is kept, where that is of use. */

@@ -1,5 +1,5 @@
 import type { TableRecord } from '../../model/destination.ts'
-import { DomainError } from '../../model/errors.ts'
+import { DomainError, isTableFault } from '../../model/errors.ts'
 import { toLsn, ZERO_LSN } from '../../model/lsn.ts'
 import { tableKey } from '../../model/table-schema.ts'
 import { CellKind, valueOfText } from './cell-encoding.ts'
@@ -36,7 +36,7 @@ export interface Attempted {
 /**
  * Runs `work` in one transaction. A cast that DuckDB refuses is traced to its column; the column is widened (or, when a hint pins it,
  * the table has failed) and the whole transaction is tried again, so that rows, state and checkpoint still come together. Any other
- * statement that can never work is a failure of its table alone.
+ * statement that can never work is a failure of its table alone, and so is a question about its rows that the source refuses.
  */
 export async function retryWidened<T>(
   database: Database,
@@ -60,6 +60,11 @@ export async function retryWidened<T>(
     } catch (error) {
       if (error instanceof TableRefused) {
         failed.set(error.oid, error.reason)
+        continue
+      }
+      // The source refuses to tell what the stream left out of this table's rows.
+      if (attempt !== null && isTableFault(error) && !failed.has(attempt.record.oid)) {
+        failed.set(attempt.record.oid, error)
         continue
       }
       if (attempt === null || error instanceof DomainError || isTransient(error)) throw destinationError(error, 'cannot write to the destination')
