@@ -38,12 +38,16 @@ export class SpoolFile {
     return guarded(path, () => {
       mkdirSync(dirname(path), { recursive: true })
       const descriptor = openSync(path, 'a+')
-      const isWhole = fstatSync(descriptor).size >= byteCount
-      if (isWhole) ftruncateSync(descriptor, byteCount)
-      if (isWhole && byteCount === 0) syncFolder(dirname(path))
-      if (isWhole) return new SpoolFile(path, descriptor, byteCount)
-      closeSync(descriptor)
-      return null
+      let file: SpoolFile | null = null
+      try {
+        const isWhole = fstatSync(descriptor).size >= byteCount
+        if (isWhole) ftruncateSync(descriptor, byteCount)
+        if (isWhole && byteCount === 0) syncFolder(dirname(path))
+        if (isWhole) file = new SpoolFile(path, descriptor, byteCount)
+        return file
+      } finally {
+        if (file === null) closeSync(descriptor)
+      }
     })
   }
 

@@ -108,10 +108,12 @@ export class SegmentWriter implements Omit<ChangeHandler, 'type' | 'origin' | 'm
   #savedLsn: Lsn
   #isClosed = false
 
+  /** Leaves nothing behind where it fails: on a full disk it is tried again and again. */
   static create(path: string, startLsn: Lsn, maxBytes: number): SegmentWriter {
+    let descriptor: number | null = null
     try {
       mkdirSync(join(path, '..'), { recursive: true })
-      const descriptor = openSync(path, 'wx+')
+      descriptor = openSync(path, 'wx+')
       writeSync(descriptor, Buffer.alloc(FRAMES_OFFSET))
       fdatasyncSync(descriptor)
       syncFolder(join(path, '..'))
@@ -119,6 +121,10 @@ export class SegmentWriter implements Omit<ChangeHandler, 'type' | 'origin' | 'm
       if (file === null) throw new RangeError('a file that was made a moment ago is shorter than it was')
       return new SegmentWriter({ path, startLsn, maxBytes, file, descriptor })
     } catch (error) {
+      if (descriptor !== null) {
+        closeSync(descriptor)
+        rmSync(path, { force: true })
+      }
       throw spoolError(error, path)
     }
   }
@@ -212,8 +218,13 @@ export class SegmentWriter implements Omit<ChangeHandler, 'type' | 'origin' | 'm
     if (this.#isClosed) return
     this.#isClosed = true
     this.#file.close()
-    if (this.#savedLsn > this.#startLsn) ftruncateSync(this.#descriptor, Math.min(this.#endOffset, fstatSync(this.#descriptor).size))
-    closeSync(this.#descriptor)
+    try {
+      if (this.#savedLsn > this.#startLsn) ftruncateSync(this.#descriptor, Math.min(this.#endOffset, fstatSync(this.#descriptor).size))
+    } catch {
+      // What lies behind the last mark is of no account, wherever the file ends.
+    } finally {
+      closeSync(this.#descriptor)
+    }
     if (this.#savedLsn <= this.#startLsn) rmSync(this.path, { force: true })
   }
 
