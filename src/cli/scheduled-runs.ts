@@ -2,7 +2,7 @@ import type { Client, ScheduleDescription } from '@temporalio/client'
 import { WorkflowNotFoundError } from '@temporalio/common'
 import { describeFailure, type ShownError } from './failure.ts'
 import { printable } from './printable.ts'
-import { reportOf } from './verify.ts'
+import { isWhole, reportOf } from './verify.ts'
 
 type Action = ScheduleDescription['info']['recentActions'][number]
 
@@ -16,6 +16,8 @@ export interface ScheduledRun {
   /** Of a verification that ended: rows that differ and were not put right, and tables that were not compared. */
   readonly different?: number
   readonly notCompared?: readonly string[]
+  /** False = it left tables or rows out. */
+  readonly isWhole?: boolean
 }
 
 /** Failed ones with their error, as every verb shows it; verifications with what they found, as these end well whatever that is. */
@@ -26,8 +28,9 @@ export async function scheduledRunOf(client: Client, { takenAt, action: { workfl
     const { status, type } = await handle.describe()
     const state = status.name.toLowerCase()
     if (state === 'completed' && type === 'verifyReplication') {
-      const { tables, notCompared } = reportOf(await handle.result())
-      return { ...run, state, different: Object.values(tables).reduce((sum, { different, repaired }) => sum + different - repaired, 0), notCompared: Object.keys(notCompared) }
+      const report = reportOf(await handle.result())
+      const different = Object.values(report.tables).reduce((sum, table) => sum + table.different - table.repaired, 0)
+      return { ...run, state, different, notCompared: Object.keys(report.notCompared), isWhole: isWhole(report) }
     }
     if (state === 'running' || state === 'completed') return { ...run, state }
     const error = await handle.result().then(() => null, (reason: unknown) => describeFailure(reason).shown)
@@ -45,9 +48,9 @@ export async function countFailedRuns(client: Client, scheduleId: string): Promi
 }
 
 /** `completed`; of a verification also what it found. */
-export function outcomeOf({ state, different, notCompared = [] }: ScheduledRun): string {
+export function outcomeOf({ state, different, notCompared = [], isWhole: isEverything = notCompared.length === 0 }: ScheduledRun): string {
   if (different === undefined) return state
-  const equal = notCompared.length === 0 ? 'equal' : 'equal, as far as was compared'
+  const equal = isEverything ? 'equal' : 'equal, as far as was compared'
   const found = different === 0 ? equal : `${different.toLocaleString('en')} rows differ`
   return `${state}: ${[found, ...(notCompared.length === 0 ? [] : [`not compared: ${notCompared.map(printable).join(', ')}`])].join('; ')}`
 }

@@ -45,6 +45,8 @@ export interface VerifiedTable {
   readonly different: number
   /** Of these, those that were put right. */
   readonly repaired: number
+  /** Rows that were changed each time while they were looked at, so that nobody knows whether they differ; absent = none. */
+  readonly undecided?: number
 }
 
 /** A row that differs, by its key and never by its values; null = the table has no key. */

@@ -242,7 +242,7 @@ export class Verification {
         changing += decided.changing
         this.#undecidedRows += decided.changing
       }
-      found = { ...found, compared: compared.rowCount }
+      found = { ...found, compared: compared.rowCount, undecided: changing }
       this.#note(lsn)
       // Of a range in which the source has no row, too.
       isDecided = true
@@ -327,8 +327,9 @@ export class Verification {
 
   #count(name: string, found: VerifiedTable, named: readonly NamedDifference[]): void {
     const { tables, differences } = this.#progress
-    const before = tables[name] ?? { compared: 0, different: 0, repaired: 0 }
-    const after = { compared: before.compared + found.compared, different: before.different + found.different, repaired: before.repaired + found.repaired }
+    const before: VerifiedTable = tables[name] ?? { compared: 0, different: 0, repaired: 0 }
+    const undecided = (before.undecided ?? 0) + (found.undecided ?? 0)
+    const after = { compared: before.compared + found.compared, different: before.different + found.different, repaired: before.repaired + found.repaired, ...(undecided === 0 ? {} : { undecided }) }
     const listed = [...(differences[name] ?? []), ...named].slice(0, NAMED_DIFFERENCES)
     this.#progress = { ...this.#progress, tables: { ...tables, [name]: after }, ...(listed.length === 0 ? {} : { differences: { ...differences, [name]: listed } }) }
   }

@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
+import type { TableComparison } from '../../../src/model/comparison.ts'
+import type { Destination } from '../../../src/model/destination.ts'
+import { parseLsn } from '../../../src/model/lsn.ts'
 import type { ReplicationSpec } from '../../../src/model/spec.ts'
 import type { VerifyProgress } from '../../../src/model/verification.ts'
-import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
+import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
 let database: TestDatabase
@@ -15,8 +18,8 @@ afterAll(async () => {
 })
 
 /** A loaded pipeline over one new table of this name. */
-async function pipelineOf(name: string, ddl: string, given: Partial<ReplicationSpec> = {}): Promise<TestPipeline> {
-  const pipeline = new TestPipeline(database.url, specOf({ slotName: name, tableNames: [name], ...given }))
+async function pipelineOf(name: string, ddl: string, given: Partial<ReplicationSpec> = {}, options: TestPipelineOptions = {}): Promise<TestPipeline> {
+  const pipeline = new TestPipeline(database.url, specOf({ slotName: name, tableNames: [name], ...given }), options)
   await pipeline.sql(ddl)
   await pipeline.initialize()
   await pipeline.copy()
@@ -317,6 +320,55 @@ describe('verify of a replication that nothing runs', () => {
       expect(differences(await pipeline.destinationRows('v_open'), await pipeline.sourceRows('v_open'))).toEqual({ missing: [], extra: [] })
     } finally {
       writer.release()
+      await dispose(pipeline)
+    }
+  })
+
+  it('counts a row that is changed each time while it is looked at as not decided, and the others as ever', async () => {
+    let isRestless = true
+    let writes = 0
+    const around = (destination: Destination): Destination =>
+      new Proxy(destination, {
+        get: (target, name) => {
+          const member: unknown = Reflect.get(target, name, target)
+          if (typeof member !== 'function') return member
+          if (name !== 'beginComparison') return (...given: unknown[]): unknown => Reflect.apply(member, target, given)
+          return async (...given: Parameters<Destination['beginComparison']>): Promise<TableComparison> => {
+            const comparison = await target.beginComparison(...given)
+            return new Proxy(comparison, {
+              get: (inner, step) => {
+                const call: unknown = Reflect.get(inner, step, inner)
+                if (typeof call !== 'function') return call
+                if (step !== 'compareWatched') return (...args: unknown[]): unknown => Reflect.apply(call, inner, args)
+                return async (...args: Parameters<TableComparison['compareWatched']>) => {
+                  if (isRestless) {
+                    writes += 1
+                    await pipeline.sql('UPDATE v_restless SET n = n + 1 WHERE id = 1')
+                    const { rows } = await pipeline.sql('SELECT pg_current_wal_insert_lsn()::text AS lsn')
+                    const lsn = parseLsn((rows as { lsn: string }[])[0]?.lsn ?? '')
+                    // Its end is past that position, so is whatever was before it.
+                    await pipeline.sql('UPDATE v_restless SET n = n + 1 WHERE id = 1')
+                    await expect.poll(async () => ((await target.loadPipeline(given[0]))?.appliedLsn ?? 0n) > lsn, { timeout: 60_000 }).toBe(true)
+                  }
+                  return inner.compareWatched(...args)
+                }
+              },
+            })
+          }
+        },
+      })
+    const pipeline = await pipelineOf('v_restless', "CREATE TABLE v_restless (id int PRIMARY KEY, n int, v text); INSERT INTO v_restless SELECT g, 0, 'v' || g FROM generate_series(1, 10) g", {}, { around })
+    try {
+      await pipeline.write("UPDATE public.v_restless SET v = 'by hand' WHERE id IN (1, 2)")
+      const { tables, warnings, differences: named } = await verify(pipeline)
+      expect(writes).toBe(8)
+      expect(tables).toEqual({ 'public.v_restless': { compared: 10, different: 1, repaired: 0, undecided: 1 } })
+      expect(named).toEqual({ 'public.v_restless': [{ kind: 'changed', key: ['2'] }] })
+      expect(warnings).toEqual([expect.stringContaining('was not decided')])
+      isRestless = false
+      // The stream has overwritten it.
+      expect((await verify(pipeline)).tables).toEqual({ 'public.v_restless': { compared: 10, different: 1, repaired: 0 } })
+    } finally {
       await dispose(pipeline)
     }
   })

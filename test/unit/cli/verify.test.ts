@@ -23,6 +23,13 @@ describe('verifyText', () => {
     expect(verifyText({ ...NOTHING, tables: { 'public.orders': { compared: 10, different: 0, repaired: 0 } } }).split('\n')[0]).toBe('equal at LSN 0/1')
   })
 
+  // Cause: rows that nobody knows of were a warning below the word "equal".
+  it('does not say equal without a condition where rows were not decided', () => {
+    const undecided = { compared: 10, different: 0, repaired: 0, undecided: 2 }
+    expect(verifyText({ ...NOTHING, tables: { 'public.orders': undecided } }).split('\n')[0]).toBe('equal, as far as was compared at LSN 0/1')
+    expect(verifyText({ ...NOTHING, tables: { 'public.orders': { ...undecided, different: 3, repaired: 3 } } }).split('\n')[0]).toBe('equal, as far as was compared, 3 rows repaired at LSN 0/1')
+  })
+
   // Cause: a key is what any client of the source wrote; the list showed it as it is, and a terminal obeys what it is shown.
   it('shows keys, names and reasons without anything that a terminal obeys', () => {
     const text = verifyText({
