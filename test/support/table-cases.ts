@@ -1,6 +1,8 @@
+import type pg from 'pg'
+import { inject } from 'vitest'
 import type { Destination } from '../../src/model/destination.ts'
 import type { ReplicationSpec } from '../../src/model/spec.ts'
-import { destinationRows, differences, readFile } from './comparison.ts'
+import { destinationRows, differences, type Query, readFile } from './comparison.ts'
 import { specOf, TestPipeline } from './pipeline.ts'
 import { withoutScale } from './type-arbitraries.ts'
 
@@ -23,11 +25,13 @@ export type Pace = 'at once' | 'round by round' | 'while it is copied'
 export interface CaseOutcome {
   readonly state: string
   readonly error: string | null
+  /** Columns that only one side has, or that stand in another place; of generated ones the source's count where they are published. */
+  readonly otherColumns: readonly string[]
   readonly missing: readonly string[]
   readonly extra: readonly string[]
 }
 
-export const AS_AT_SOURCE: CaseOutcome = { state: 'streaming', error: null, missing: [], extra: [] }
+export const AS_AT_SOURCE: CaseOutcome = { state: 'streaming', error: null, otherColumns: [], missing: [], extra: [] }
 
 /** So small that a handful of rows are several chunks. */
 const CHUNK_ROWS = 3
@@ -62,16 +66,39 @@ export async function runTableCases(url: string, cases: readonly TableCase[], ru
     const outcomes: CaseOutcome[] = []
     for (const { table, own, normal = withoutScale } of tables) {
       const seen = progress.tables[`public.${table}`]
-      const columns = (await query(`SELECT column_name FROM duckdb_columns() WHERE schema_name = 'public' AND table_name = '${table}' AND column_name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY 1`)).map(([name]) => String(name))
+      const placed = await heldColumns(query, table)
+      const columns = [...placed].sort()
       const held = seen === undefined ? [] : await destinationRows(query, table)
       // By the types' output functions: some casts to text say it otherwise.
       const cells = columns.map((name) => `CASE WHEN "${name}" IS NULL THEN '∅' ELSE pg_catalog.format('%s', "${name}") END`)
       const { rows } = await pipeline.source.query<{ text: string }>(`SELECT ${cells.length === 0 ? "''" : cells.join(" || ' | ' || ")} AS text FROM ${named(own ?? '$t', table)}`)
       const asCells = (row: string): string => row.split(' | ').map(normal).join(' | ')
-      outcomes.push({ state: seen?.state ?? 'none', error: seen?.error?.message ?? null, ...differences(held.map(asCells), rows.map(({ text }) => asCells(text))) })
+      outcomes.push({ state: seen?.state ?? 'none', error: seen?.error?.message ?? null, otherColumns: otherNames(placed, await publishedColumns(pipeline.source, table)), ...differences(held.map(asCells), rows.map(({ text }) => asCells(text))) })
     }
     return outcomes
   })
+}
+
+/** PostgreSQL publishes generated columns from here on, those that are stored. */
+const GENERATED_SINCE = 18
+
+/** The source's columns of a destination table in their places; ours begin with an underscore. */
+export async function heldColumns(query: Query, table: string): Promise<readonly string[]> {
+  const rows = await query(`SELECT column_name FROM duckdb_columns() WHERE schema_name = 'public' AND table_name = '${table}' AND column_name NOT LIKE '\\_%' ESCAPE '\\' ORDER BY column_index`)
+  return rows.map(([name]) => String(name))
+}
+
+/** The columns that a table's rows are sent with, in their places. */
+export async function publishedColumns(source: pg.Pool, table: string): Promise<readonly string[]> {
+  const generated = inject('postgresMajor') >= GENERATED_SINCE ? "IN ('', 's')" : "= ''"
+  const { rows } = await source.query<{ name: string }>(`SELECT attname::text AS name FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated ${generated} ORDER BY attnum`, [`public.${table}`])
+  return rows.map(({ name }) => name)
+}
+
+/** Names of one side alone; where there are none, the first that stands in another place. */
+export function otherNames(held: readonly string[], wanted: readonly string[]): readonly string[] {
+  const alone = [...held.filter((name) => !wanted.includes(name)).map((name) => `+ ${name}`), ...wanted.filter((name) => !held.includes(name)).map((name) => `- ${name}`)]
+  return (alone.length > 0 ? alone : held.filter((name, index) => name !== wanted[index])).slice(0, 5)
 }
 
 function named(sql: string, table: string): string {

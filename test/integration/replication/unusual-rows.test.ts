@@ -84,6 +84,14 @@ const CASES: readonly TableCase[] = [
     ddl: 'CREATE TABLE $t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, s serial, twice int GENERATED ALWAYS AS (a * 2) STORED, t text GENERATED ALWAYS AS (a::text) STORED); INSERT INTO $t (a) VALUES (1), (2)',
     rounds: [['INSERT INTO $t (a) VALUES (3)', 'UPDATE $t SET a = a + 10'], ['UPDATE $t SET id = DEFAULT WHERE id = 1', 'DELETE FROM $t WHERE id = 2']],
   },
+  // Before 18 all generated columns are stored.
+  ...(inject('postgresMajor') < 18 ? [] : [
+    {
+      title: 'stored and virtual generated columns, the key among them',
+      ddl: "CREATE TABLE $t (a int NOT NULL, v text GENERATED ALWAYS AS ('v' || a::text), id int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY, n numeric GENERATED ALWAYS AS (a / 8.0) STORED, t text, w int GENERATED ALWAYS AS (a + 1) VIRTUAL, u text GENERATED ALWAYS AS (upper(t)) STORED); INSERT INTO $t (a, t) SELECT i, 't' || i FROM generate_series(1, 9) i",
+      rounds: [["INSERT INTO $t (a, t) VALUES (10, repeat('ab', 5000))", 'UPDATE $t SET a = 20 WHERE a = 1', 'DELETE FROM $t WHERE a = 2'], ["UPDATE $t SET t = t || 'x'", 'UPDATE $t SET a = a + 100']],
+    },
+  ]),
   // It joins with its schema, which has a publication of its own from 15 on.
   ...(inject('postgresMajor') < 15 ? [] : [
     { title: 'an unlogged table that becomes a logged one', ddl: "CREATE UNLOGGED TABLE $t (id int PRIMARY KEY, v text); INSERT INTO $t VALUES (1, 'unlogged')", rounds: [[], ["INSERT INTO $t VALUES (2, 'unlogged')", 'ALTER TABLE $t SET LOGGED', "INSERT INTO $t VALUES (3, 'logged')"], ["UPDATE $t SET v = 'x' WHERE id < 3"]] },
