@@ -46,8 +46,10 @@ const SORTS = [
 ] as const
 
 const WEIGHTS = {
-  insert: 14,
+  insert: 10,
+  insertLong: 6,
   update: 10,
+  updateLong: 2,
   delete: 4,
   truncate: 1,
   addColumn: 4,
@@ -68,6 +70,9 @@ const WEIGHTS = {
   replicaIdentity: 1,
   notNull: 1,
   movePartition: 1,
+  identityIndex: 1,
+  renameLabel: 1,
+  moveSchema: 1,
 } as const
 type StatementKind = keyof typeof WEIGHTS
 
@@ -94,20 +99,31 @@ export const schemaRounds: fc.Arbitrary<readonly SchemaRound[]> = fc.array(
   { minLength: 1, maxLength: 4 },
 )
 
+/** What is no DDL. */
+const ROWS: ReadonlySet<StatementKind> = new Set(['insert', 'insertLong', 'update', 'updateLong', 'delete', 'truncate'])
+
+/** The long column takes part in what becomes of columns. */
+const MOVES_LONG: ReadonlySet<StatementKind> = new Set(['dropColumn', 'renameColumn', 'swapColumns', 'addColumnAnew', 'changeType'])
+
 /** No change tells a history what an ALTER TABLE does to rows that are there: of DDL it gets columns without a value for them. */
-const OF_HISTORY: ReadonlySet<StatementKind> = new Set(['insert', 'update', 'delete', 'truncate', 'addColumn', 'notNull'])
+const OF_HISTORY: ReadonlySet<StatementKind> = new Set(['insert', 'insertLong', 'update', 'updateLong', 'delete', 'truncate', 'addColumn', 'notNull'])
 
 function sqlOf(statement: SchemaStatement): string {
   const { table, column, other, value } = statement
   const name = TABLES[table] ?? 'one'
   const kind: StatementKind = name !== 'past' || OF_HISTORY.has(statement.kind) ? statement.kind : 'update'
   const type = TYPES[value % TYPES.length] ?? 'int'
-  const [from, to] = [`c${String(column)}`, `c${String(other)}`]
+  const from = MOVES_LONG.has(kind) && value % 7 === 0 ? 'long' : `c${String(column)}`
+  const to = `c${String(other)}`
   switch (kind) {
     case 'insert':
       return `INSERT INTO ${name} (id, ${from}) VALUES (${String(value)}, '${String(value % 7)}') ON CONFLICT DO NOTHING`
     case 'update':
       return `UPDATE ${name} SET ${from} = '${String(value)}' WHERE id % 5 = ${String(value % 5)}`
+    case 'insertLong':
+      return `INSERT INTO ${name} (id, long${name === 'past' ? '' : ', mood'}) VALUES (${String(value)}, ${long(value)}${name === 'past' ? '' : `, (SELECT (enum_range(NULL::mood))[${String(1 + (value % 2))}])`}) ON CONFLICT DO NOTHING`
+    case 'updateLong':
+      return `UPDATE ${name} SET long = ${long(value + 1)} WHERE id % 3 = ${String(value % 3)}`
     case 'delete':
       return `DELETE FROM ${name} WHERE id = ${String(value)}`
     case 'truncate':
@@ -146,14 +162,30 @@ function sqlOf(statement: SchemaStatement): string {
     case 'swapColumns':
       return `ALTER TABLE ${name} RENAME COLUMN ${from} TO between; ALTER TABLE ${name} RENAME COLUMN ${to} TO ${from}; ALTER TABLE ${name} RENAME COLUMN between TO ${to}`
     case 'recreateTable':
-      return `DROP TABLE ${name}; CREATE TABLE ${name} (id int PRIMARY KEY, c0 text, c1 int)`
+      return `DROP TABLE ${name}; CREATE TABLE ${name} (id int PRIMARY KEY, c0 text, c1 int, long text, mood mood); ALTER TABLE ${name} ALTER long SET STORAGE EXTERNAL`
     case 'replicaIdentity':
       return `ALTER TABLE ${name} REPLICA IDENTITY ${value % 2 === 0 ? 'FULL' : 'DEFAULT'}`
+    case 'identityIndex':
+      // The partitions of a root have identities of their own.
+      if (name === 'parts') return `ALTER TABLE parts REPLICA IDENTITY DEFAULT`
+      return `DO $$ DECLARE i name := 'i' || gen_random_uuid(); BEGIN
+        ${value % 2 === 0 ? '' : `ALTER TABLE ${name} ALTER COLUMN ${from} SET NOT NULL;`}
+        EXECUTE format('CREATE UNIQUE INDEX %I ON ${name} (${value % 2 === 0 ? 'id' : `${from}, id`})', i);
+        EXECUTE format('ALTER TABLE ${name} REPLICA IDENTITY USING INDEX %I', i); END $$`
+    case 'renameLabel':
+      return `ALTER TYPE mood RENAME VALUE 'l${String(column)}' TO 'l${String(other)}'`
+    case 'moveSchema':
+      return value % 3 === 0 ? `ALTER TABLE ${name} SET SCHEMA aside` : `ALTER TABLE aside.${name} SET SCHEMA public`
     case 'notNull':
       return `ALTER TABLE ${name} ALTER COLUMN ${from} ${value % 2 === 0 ? 'SET' : 'DROP'} NOT NULL`
     default:
       return kind satisfies never
   }
+}
+
+/** So long that it is stored out of line, and left out of an update's row where it has not changed. */
+function long(value: number | string): string {
+  return `repeat(md5(${String(value)}::text), 100)`
 }
 
 export interface SchemaFigures {
@@ -205,15 +237,17 @@ export async function playSchemaScenario(url: string, rounds: readonly SchemaRou
   }
 }
 
-const FIRST = `CREATE TABLE one (id int PRIMARY KEY, c0 text, c1 int); CREATE TABLE two (id int PRIMARY KEY, c0 numeric, c2 text);
-  CREATE TABLE past (id int PRIMARY KEY, c0 text); CREATE TABLE parts (id int PRIMARY KEY, c0 text, c1 int) PARTITION BY RANGE (id);
+const FIRST = `CREATE SCHEMA aside; CREATE TYPE mood AS ENUM ('l0', 'l1');
+  CREATE TABLE one (id int PRIMARY KEY, c0 text, c1 int, long text, mood mood); CREATE TABLE two (id int PRIMARY KEY, c0 numeric, c2 text, long text, mood mood);
+  CREATE TABLE past (id int PRIMARY KEY, c0 text, long text); CREATE TABLE parts (id int PRIMARY KEY, c0 text, c1 int, long text, mood mood) PARTITION BY RANGE (id);
   CREATE TABLE parts_0 PARTITION OF parts FOR VALUES FROM (0) TO (20); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (20) TO (50);
-  INSERT INTO one SELECT g, g, g FROM generate_series(1, 30) g; INSERT INTO two SELECT g, g FROM generate_series(1, 10) g;
-  INSERT INTO past SELECT g, g FROM generate_series(1, 10) g; INSERT INTO parts SELECT g, g, g FROM generate_series(10, 30) g`
+  DO $$ DECLARE t regclass; BEGIN FOREACH t IN ARRAY '{one,two,past,parts,parts_0,parts_1}'::regclass[] LOOP EXECUTE format('ALTER TABLE %s ALTER long SET STORAGE EXTERNAL', t); END LOOP; END $$;
+  INSERT INTO one SELECT g, g, g, ${long('g')}, 'l0' FROM generate_series(1, 30) g; INSERT INTO two SELECT g, g, NULL, ${long('g')}, 'l1' FROM generate_series(1, 10) g;
+  INSERT INTO past SELECT g, g, ${long('g')} FROM generate_series(1, 10) g; INSERT INTO parts SELECT g, g, g, ${long('g')}, 'l1' FROM generate_series(10, 30) g`
 
 const IDENTIFIED = `DO $$ DECLARE one regclass; BEGIN
-  FOR one IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND c.relreplident = 'd'
-    AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p') LOOP
+  FOR one IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND (c.relreplident = 'd'
+    AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p') OR c.relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)) LOOP
     EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', one); END LOOP; END $$`
 
 async function write(writer: pg.Client, { round, past, figures }: { readonly round: SchemaRound; readonly past: Moment[]; readonly figures: SchemaFigures }): Promise<void> {
@@ -224,7 +258,7 @@ async function write(writer: pg.Client, { round, past, figures }: { readonly rou
       try {
         await writer.query(sqlOf(given))
         figures.statements += 1
-        if (!['insert', 'update', 'delete', 'truncate'].includes(given.kind)) figures.changes += 1
+        if (!ROWS.has(given.kind)) figures.changes += 1
       } catch (error) {
         // A table or column that is not there, a value of another type: no statement is valid always.
         if (!(error instanceof pg.DatabaseError)) throw error
