@@ -38,6 +38,8 @@ const PINNED_SETTINGS = {
   // A policy that hides rows from us must be an error, not a copy with rows missing.
   row_security: 'off',
   jit: 'off',
+  // Pages are read by their ctid; without it each would be a scan of the whole table.
+  enable_tidscan: 'on',
 } as const satisfies Record<string, string>
 
 /** Settings that not every supported version knows: set after connecting, where they are there. */

@@ -9,6 +9,8 @@ export interface StoredTable {
   /** The same name for `LOCK TABLE`. */
   readonly name: string
   readonly isPartitioned: boolean
+  /** One file of pages with rows, in PostgreSQL's own format: its rows can be read by ranges of their ctid. */
+  readonly isHeap: boolean
   /** Pages of the table, partitions included; TOAST tables are not. */
   readonly pageCount: number
 }
@@ -22,11 +24,12 @@ export interface StoredTable {
  * Source: https://www.postgresql.org/docs/current/ddl-inherit.html
  */
 export async function findStoredTable(client: SqlClient, table: TableSchema): Promise<StoredTable | null> {
-  const rows = await queryRows(client, z.object({ schema: z.string(), name: z.string(), kind: z.string(), pages: z.number().nullable() }), {
+  const rows = await queryRows(client, z.object({ schema: z.string(), name: z.string(), kind: z.string(), isHeap: z.boolean(), pages: z.number().nullable() }), {
     subject: `table ${tableKey(table)}`,
     values: [table.oid],
     text: `
       SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+        c.relkind = 'r' AND EXISTS (SELECT FROM pg_am a WHERE a.oid = c.relam AND a.amname = 'heap') AS "isHeap",
         (CASE c.relkind
            WHEN 'p' THEN (SELECT coalesce(sum(pg_relation_size(relid)), 0) FROM pg_partition_tree(c.oid) WHERE isleaf)
            ELSE pg_relation_size(c.oid)
@@ -39,5 +42,5 @@ export async function findStoredTable(client: SqlClient, table: TableSchema): Pr
   if (row === undefined || row.pages === null) return null
   const name = quoteTable(row)
   const isPartitioned = row.kind === 'p'
-  return { name, isPartitioned, from: isPartitioned ? name : `ONLY ${name}`, pageCount: Math.ceil(row.pages) }
+  return { name, isPartitioned, isHeap: row.isHeap, from: isPartitioned ? name : `ONLY ${name}`, pageCount: Math.ceil(row.pages) }
 }
