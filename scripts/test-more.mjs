@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url'
 
 const MAJORS = ['14', '15', '16', '17', '18']
 const LONG_TESTS = [
-  ...['random', 'schema-fuzz', 'ask-kill', 'reshape', 'verify-load'].map((name) => `test/integration/replication/${name}.test.ts`),
+  ...['random', 'schema-fuzz', 'ask-kill', 'reshape', 'versions-kill', 'verify-load'].map((name) => `test/integration/replication/${name}.test.ts`),
   'test/integration/destinations/round-trip.test.ts',
 ]
 

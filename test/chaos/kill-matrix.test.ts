@@ -51,7 +51,7 @@ function pointsOf(steps: readonly Step[]): readonly (readonly [string, KillPoint
 }
 
 /** Lanes are one after the other within, and beside each other: most of their time is waiting for the killed worker's heartbeats to be missed. */
-async function inLane(options: Pick<LaneOptions, 'name' | 'input'>, work: (lane: KillLane) => Promise<void>): Promise<void> {
+async function inLane(options: Pick<LaneOptions, 'name' | 'input' | 'modes'>, work: (lane: KillLane) => Promise<void>): Promise<void> {
   await using lane = await KillLane.open({ ...options, temporalAddress: inject('temporalAddress'), sourceUrl: source.database.url })
   try {
     await work(lane)
@@ -63,7 +63,7 @@ async function inLane(options: Pick<LaneOptions, 'name' | 'input'>, work: (lane:
 }
 
 /** Starts, lets `work` kill, and requires equality and that nothing is left over. */
-async function inStartedLane(options: Pick<LaneOptions, 'name' | 'input'>, work: (lane: KillLane) => Promise<void>, hasGaps = false): Promise<void> {
+async function inStartedLane(options: Pick<LaneOptions, 'name' | 'input' | 'modes'>, work: (lane: KillLane) => Promise<void>, hasGaps = false): Promise<void> {
   await inLane(options, async (lane) => {
     await lane.start()
     await lane.untilWell()
@@ -103,10 +103,10 @@ it.concurrent('adding a table', async () => {
 })
 
 it.concurrent('copying a table anew', async () => {
-  await inStartedLane({ name: 'copying' }, async (lane) => {
+  await inStartedLane({ name: 'copying', modes: { m: ['merge', 'scd2', 'append'], v: ['scd2'], h: ['append'] } }, async (lane) => {
     const steps = [record('ordered', "'pending'"), ACKNOWLEDGED, commit('table beside', 'CREATE TABLE .*__replication_copy'), COPIED, commit('swapped', 'RENAME TO')]
     for (const [step, point] of pointsOf(steps)) {
-      await lane.kill(step, point, async () => lane.handle.executeUpdate(resyncTablesUpdate, { args: [{ tableNames: 'm' }] }))
+      await lane.kill(step, point, async () => lane.handle.executeUpdate(resyncTablesUpdate, { args: [{ tableNames: ['m', 'v'] }] }))
       await lane.untilWell()
     }
   })

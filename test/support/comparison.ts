@@ -139,6 +139,56 @@ export function doubledChanges(rows: readonly AppendRow[], key: readonly string[
   return doubled
 }
 
+/** Changes that say of a key what one before had said, where each write changes some column: see {@link countsWrites}. */
+export function repeatedChanges(rows: readonly AppendRow[], key: readonly string[]): readonly string[] {
+  if (key.length === 0) return []
+  const said = new Set<string>()
+  return rows.flatMap(({ op, lsn, sequence, cells }) => {
+    if (op === 'truncate' || op === 'delete') return []
+    const text = JSON.stringify(Object.entries(cells).sort())
+    const isRepeated = said.has(text)
+    said.add(text)
+    return isRepeated ? [`${op} ${key.map((name) => cells[name]).join(BETWEEN_CELLS)} at ${String(lsn)}/${String(sequence)}`] : []
+  })
+}
+
+/**
+ * Versions that no write has made, of a table in which each write changes some column: one that has the values of the version of its key before it, one that
+ * begins before that ends, or a second one that is current. Without a key: one that begins in the transaction that closed another with its values.
+ */
+export async function falseVersions(query: Query, table: string, key: readonly string[], schema = 'public'): Promise<readonly string[]> {
+  const columns = await textColumns(query, table, schema)
+  const rows = await query(`SELECT _lsn::VARCHAR, coalesce(_closed_lsn::VARCHAR, ''), ${columns.map(({ expression }) => expression).join(', ')} FROM "${schema}"."${table}" ORDER BY _lsn`)
+  const keyPlaces = key.map((name) => columns.findIndex((column) => column.name === name))
+  const lasts = new Map<string, { readonly closed: string; readonly text: string }>()
+  const found: string[] = []
+  if (key.length === 0) {
+    const closings = new Set(rows.map(([, closed, ...cells]) => JSON.stringify([closed, ...cells])))
+    return rows.filter(([lsn, , ...cells]) => closings.has(JSON.stringify([lsn, ...cells]))).map(([lsn]) => `a row without a key at ${String(lsn)}: closed and begun by the same transaction`)
+  }
+  for (const [lsn, closed, ...cells] of rows) {
+    const named = keyPlaces.map((place) => String(cells[place])).join(BETWEEN_CELLS)
+    const last = lasts.get(named)
+    const text = JSON.stringify(cells)
+    const tell = (what: string): number => found.push(`${named} at ${String(lsn)}: ${what}`)
+    if (last?.text === text) tell('as the version before it')
+    if (last?.closed === '') tell('a second current version')
+    else if (last !== undefined && BigInt(last.closed) > BigInt(String(lsn))) tell('begins before the version before it ends')
+    lasts.set(named, { closed: String(closed), text })
+  }
+  return found
+}
+
+/**
+ * What makes each write of `table` change a column, `w`: updates that set what was there, and rows that come again, included. So a change or a version that
+ * nobody made is seen by its values alone.
+ */
+export function countsWrites(table: string): string {
+  return `ALTER TABLE ${table} ADD COLUMN w bigserial;
+    CREATE OR REPLACE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN NEW.w := nextval(pg_get_serial_sequence(TG_RELID::regclass::text, 'w')); RETURN NEW; END $f$;
+    CREATE TRIGGER count_writes BEFORE INSERT OR UPDATE ON ${table} FOR EACH ROW EXECUTE FUNCTION count_write()`
+}
+
 /** All rows of a source table as text, sorted, its columns in the order of {@link destinationRows}. */
 export async function sourceRows(client: pg.Client | pg.PoolClient, table: string, schema = 'public'): Promise<string[]> {
   await client.query("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1")

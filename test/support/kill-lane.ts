@@ -6,10 +6,11 @@ import type { WorkflowHandle } from '@temporalio/client'
 import type pg from 'pg'
 import { expect } from 'vitest'
 import { spoolFolderOf } from '../../src/destinations/duckdb/spool-folder.ts'
-import type { ReplicationInput } from '../../src/model/spec.ts'
+import { type Shape, shapesOf } from '../../src/model/shapes.ts'
+import type { ReplicationInput, WriteMode } from '../../src/model/spec.ts'
 import type { ReplicationStatus } from '../../src/model/status.ts'
 import { type replicate, statusQuery, stopUpdate } from '../../src/workflows/index.ts'
-import { appendRows, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, type Query, readFile, sourceRows } from './comparison.ts'
+import { appendRows, destinationRows, differences, doubledChanges, falseVersions, foldAppendRows, NO_DIFFERENCES, type Query, readFile, repeatedChanges, sourceRows } from './comparison.ts'
 import { sourcePool } from './source-pool.ts'
 import { WorkerHarness } from './worker-harness.ts'
 import { until, untilStatus } from './workflow-harness.ts'
@@ -36,11 +37,13 @@ export interface LaneOptions {
   readonly temporalAddress: string
   readonly sourceUrl: string
   readonly input?: Partial<ReplicationInput>
+  /** The tables that it begins with, and how they land: by itself `m`, current rows, and `h`, all changes. */
+  readonly modes?: Readonly<Record<string, readonly WriteMode[]>>
 }
 
 /**
- * One replication in a worker of its own, which is killed again and again at chosen places, with a writer on its tables all the time: `m`, current rows; `h`, all
- * changes; and those that its cases make.
+ * One replication in a worker of its own, which is killed again and again at chosen places, with a writer on its tables all the time: those that it begins
+ * with, and those that its cases make.
  */
 export class KillLane implements AsyncDisposable {
   readonly name: string
@@ -53,14 +56,16 @@ export class KillLane implements AsyncDisposable {
   /** Names at the destination alone: tables that were removed and stay. */
   readonly left = new Set<string>()
   readonly #given: Partial<ReplicationInput>
+  readonly #modes: Readonly<Record<string, readonly WriteMode[]>>
   #handle: WorkflowHandle<typeof replicate> | null = null
   #isWriting = true
   #writing: Promise<void> = Promise.resolve()
 
-  private constructor(harness: WorkerHarness, { name, sourceUrl, input = {} }: LaneOptions) {
+  private constructor(harness: WorkerHarness, { name, sourceUrl, input = {}, modes = { m: ['merge'], h: ['append'] } }: LaneOptions) {
     this.name = name
     this.harness = harness
     this.#given = input
+    this.#modes = modes
     this.source = sourcePool({ connectionString: sourceUrl, max: 3, options: `-c search_path=${name}` })
   }
 
@@ -69,8 +74,7 @@ export class KillLane implements AsyncDisposable {
     const harness = await WorkerHarness.open({ temporalAddress, sourceUrl, env: { REPLICATION_METRICS_ADDRESS: 'off' }, hasKillPoints: true })
     const lane = new KillLane(harness, options)
     await lane.source.query(`CREATE SCHEMA ${lane.name}`)
-    await lane.create('m')
-    await lane.create('h')
+    for (const table of Object.keys(lane.#modes)) await lane.create(table)
     await harness.startWorker()
     lane.#writing = lane.#write()
     return lane
@@ -81,7 +85,7 @@ export class KillLane implements AsyncDisposable {
   }
 
   get input(): ReplicationInput {
-    return { slotName: this.slotName, publicationName: `${this.name}_publication`, schemaName: this.name, tableNames: ['m', 'h'], writeMode: { h: 'append' }, ...this.#given }
+    return { slotName: this.slotName, publicationName: `${this.name}_publication`, schemaName: this.name, tableNames: Object.keys(this.#modes), writeMode: this.#modes, ...this.#given }
   }
 
   get handle(): WorkflowHandle<typeof replicate> {
@@ -168,8 +172,8 @@ export class KillLane implements AsyncDisposable {
     try {
       await readFile(this.harness.file, async (query) => {
         for (const table of this.tables) {
-          const rows = table === 'h' ? await this.#foldedHistory(query, hasGaps) : await destinationRows(query, table, this.name)
-          expect(differences(rows, await sourceRows(client, table, this.name)), this.key(table)).toEqual(NO_DIFFERENCES)
+          const source = await sourceRows(client, table, this.name)
+          for (const shape of this.#shapes(table)) expect(differences(await this.#currentRows(query, shape, hasGaps), source), this.key(shape.table.name)).toEqual(NO_DIFFERENCES)
         }
       })
     } finally {
@@ -177,10 +181,18 @@ export class KillLane implements AsyncDisposable {
     }
   }
 
-  async #foldedHistory(query: Query, hasGaps: boolean): Promise<string[]> {
-    const rows = await appendRows(query, 'h', this.name)
-    if (!hasGaps) expect(doubledChanges(rows, ['id']), `doubled changes of ${this.key('h')}`).toEqual([])
+  /** The rows that a shape comes to. Every write changes its row, so that a history tells by itself what nobody has written. */
+  async #currentRows(query: Query, { kind, table: { name } }: Shape, hasGaps: boolean): Promise<string[]> {
+    if (kind === 'scd2') expect(await falseVersions(query, name, ['id'], this.name), `versions of ${this.key(name)} that nobody made`).toEqual([])
+    if (kind !== 'append') return destinationRows(query, name, this.name, { where: kind === 'scd2' ? '_is_current' : 'true' })
+    const rows = await appendRows(query, name, this.name)
+    if (!hasGaps) expect([doubledChanges(rows, ['id']), repeatedChanges(rows, ['id'])], `changes of ${this.key(name)} that nobody made`).toEqual([[], []])
     return foldAppendRows(rows, ['id'])
+  }
+
+  #shapes(table: string): readonly Shape[] {
+    const [writeMode = 'merge', ...otherModes] = this.#modes[table] ?? []
+    return shapesOf({ writeMode, otherModes }, { schema: this.name, name: table })
   }
 
   /** Publication, slots, tables, plans of copies, staging files and spools are what the replication needs. */
@@ -192,7 +204,7 @@ export class KillLane implements AsyncDisposable {
     const { file } = this.harness
     await readFile(file, async (query) => {
       const tables = await query(`SELECT table_name FROM duckdb_tables() WHERE schema_name = '${this.name}' ORDER BY 1`)
-      expect(tables.map(([table]) => table)).toEqual([...new Set([...this.tables, ...this.left])].sort())
+      expect(tables.map(([table]) => table)).toEqual([...new Set([...[...this.tables].flatMap((table) => this.#shapes(table).map(({ table: { name } }) => name)), ...this.left])].sort())
       expect(await query('SELECT * FROM _replication.chunks WHERE snapshot IS NULL')).toEqual([])
     })
     expect([`${file}.staging`, `${file}.tmp`].filter((path) => existsSync(path))).toEqual([])

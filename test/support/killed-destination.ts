@@ -1,4 +1,5 @@
 import { copyFileSync, existsSync, rmSync } from 'node:fs'
+import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import type { Destination } from '../../src/model/destination.ts'
 
 /** What the process was doing when it was killed. */
@@ -80,5 +81,24 @@ export class KilledDestination {
     // Another statement that runs would be half in the copy, as no kill leaves it: then only the call is lost.
     if (this.#running === 0) for (const suffix of ['', '.wal']) if (existsSync(`${this.#file()}${suffix}`)) copyFileSync(`${this.#file()}${suffix}`, `${this.#file()}.left${suffix}`)
     throw new Killed()
+  }
+}
+
+/** Does it again until it is not killed; what did not survive it is as the kill left it. */
+export async function survive(killer: KilledDestination, pipeline: { release(): Promise<void> }, work: () => Promise<unknown>): Promise<void> {
+  for (;;) {
+    try {
+      await work()
+      return
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error
+    } finally {
+      if (killer.isDead) {
+        // What is alive lets go: of nothing.
+        await pipeline.release().catch(() => undefined)
+        await closeIdleDatabases()
+        killer.revive()
+      }
+    }
   }
 }

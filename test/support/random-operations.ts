@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import pg from 'pg'
+import { countsWrites } from './comparison.ts'
 
 /**
  * Random work on a few tables of different identities. Every statement is valid whatever stands in the tables, so that fast-check may
@@ -38,7 +39,7 @@ export interface Transaction {
 /** Writers that work at the same time, each on a connection of its own. */
 export type Burst = readonly (readonly Transaction[])[]
 
-/** A table to work on. Column `big` is long and stored out of line; `grown_*` come by ALTER TABLE. */
+/** A table to work on. Column `big` is long and stored out of line; `grown_*` come by ALTER TABLE. Each write of a row with a key changes column `w`. */
 export interface RandomTable {
   readonly name: string
   readonly ddl: string
@@ -71,7 +72,7 @@ const EXTERNAL = (table: string): string => `ALTER TABLE ${table} ALTER big SET 
 export const RANDOM_TABLES: readonly RandomTable[] = [
   {
     name: 'numbers',
-    ddl: `CREATE TABLE numbers (id int PRIMARY KEY, n numeric, at timestamptz, doc jsonb, tags text[], big text); ${EXTERNAL('numbers')}`,
+    ddl: `CREATE TABLE numbers (id int PRIMARY KEY, n numeric, at timestamptz, doc jsonb, tags text[], big text); ${EXTERNAL('numbers')}; ${countsWrites('numbers')}`,
     key: ['id'],
     insert: (key, value) => `(id, n, at, doc, tags, big) VALUES (${String(key)}, ${pick(NUMERICS, value)}, ${pick(MOMENTS, value)}, ${pick(DOCUMENTS, value)}, ${pick(LISTS, value)}, ${big(value)})`,
     set: (value) => `n = ${pick(NUMERICS, value)}, at = ${pick(MOMENTS, value)}, doc = ${pick(DOCUMENTS, value)}, tags = ${pick(LISTS, value)}, big = ${big(value)}`,
@@ -82,7 +83,7 @@ export const RANDOM_TABLES: readonly RandomTable[] = [
   {
     name: 'places',
     // Two collations that order 'a', 'B', 'ä' otherwise than bytes do.
-    ddl: `CREATE TABLE places (country text COLLATE "en-x-icu", code varchar(9) COLLATE "sv-x-icu", amount numeric(12,3), note text, big text, PRIMARY KEY (country, code)); ${EXTERNAL('places')}`,
+    ddl: `CREATE TABLE places (country text COLLATE "en-x-icu", code varchar(9) COLLATE "sv-x-icu", amount numeric(12,3), note text, big text, PRIMARY KEY (country, code)); ${EXTERNAL('places')}; ${countsWrites('places')}`,
     key: ['country', 'code'],
     insert: (key, value) => `(country, code, amount, note, big) VALUES (${placeOf(key)}, ${String(value % 1000)}.5, ${pick(TEXTS, value)}, ${big(value)})`,
     set: (value) => `amount = ${String(value % 100)}, note = ${pick(TEXTS, value)}, big = ${big(value)}`,
@@ -103,7 +104,7 @@ export const RANDOM_TABLES: readonly RandomTable[] = [
   },
   {
     name: 'coded',
-    ddl: `CREATE TABLE coded (id serial PRIMARY KEY, code text NOT NULL, v float8, big text); CREATE UNIQUE INDEX coded_code ON coded (code); ${EXTERNAL('coded')}; ALTER TABLE coded REPLICA IDENTITY USING INDEX coded_code`,
+    ddl: `CREATE TABLE coded (id serial PRIMARY KEY, code text NOT NULL, v float8, big text); CREATE UNIQUE INDEX coded_code ON coded (code); ${EXTERNAL('coded')}; ${countsWrites('coded')}; ALTER TABLE coded REPLICA IDENTITY USING INDEX coded_code`,
     key: ['code'],
     insert: (key, value) => `(code, v, big) VALUES (${codeOf(key)}, ${String(value)} / 3.0, ${big(value)})`,
     set: (value) => `v = ${value % 11 === 0 ? "'NaN'" : String(value)}, big = ${big(value)}`,

@@ -6,7 +6,7 @@ import { closeIdleDatabases } from '../../src/destinations/duckdb/database.ts'
 import { DomainError } from '../../src/model/errors.ts'
 import { shapesOf } from '../../src/model/shapes.ts'
 import type { WriteMode } from '../../src/model/spec.ts'
-import { appendRows, countVersions, destinationRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, readFile, sourceRows } from './comparison.ts'
+import { appendRows, countVersions, destinationRows, differences, doubledChanges, falseVersions, foldAppendRows, NO_DIFFERENCES, readFile, repeatedChanges, sourceRows } from './comparison.ts'
 import { KilledDestination } from './killed-destination.ts'
 import { specOf, TestPipeline } from './pipeline.ts'
 import { type Burst, burst, type ChangeTally, RANDOM_TABLES, runBurst } from './random-operations.ts'
@@ -23,6 +23,8 @@ export type Interruption =
   | { readonly tag: 'disconnect'; readonly afterMs: number }
   /** The process does not survive a commit at the destination, which came about or did not. */
   | { readonly tag: 'kill'; readonly afterCommits: number; readonly isCommitted: boolean }
+  /** All tables are copied anew, over what is there; it may be that the process does not survive that. */
+  | { readonly tag: 'resync'; readonly kill: { readonly afterCommits: number; readonly isCommitted: boolean } | null }
 
 export interface Round {
   readonly writers: Burst
@@ -58,6 +60,7 @@ const interruption: fc.Arbitrary<Interruption> = fc.oneof(
   { arbitrary: fc.record({ tag: fc.constant('abort' as const), afterMs: moment }), weight: 2 },
   { arbitrary: fc.record({ tag: fc.constant('disconnect' as const), afterMs: moment }), weight: 1 },
   { arbitrary: fc.record({ tag: fc.constant('kill' as const), afterCommits: fc.nat(4), isCommitted: fc.boolean() }), weight: 3 },
+  { arbitrary: fc.record({ tag: fc.constant('resync' as const), kill: fc.option(fc.record({ afterCommits: fc.nat(10), isCommitted: fc.boolean() })) }), weight: 2 },
 )
 
 export const scenario: fc.Arbitrary<Scenario> = fc
@@ -91,6 +94,8 @@ export interface ScenarioFigures {
   changes: number
   interruptions: number
   kills: number
+  /** Times that all tables were copied anew. */
+  copies: number
   /** Transactions that came before their commit. */
   streamed: number
 }
@@ -117,7 +122,7 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
     await Promise.all([runBurst(writers, played.besideInit, new Map()), pipeline.initialize()])
     if (played.isCopiedFirst) await pipeline.copy()
     const tally: ChangeTally = new Map()
-    const isCounted = played.isCopiedFirst && !changesShape(played)
+    const isCounted = played.isCopiedFirst && !changesShape(played) && !copiesAnew(played)
     const check = async (): Promise<void> => {
       // A new column shows in the stream with the next change of its table.
       if (changesShape(played)) for (const { name, insert } of tables) await pipeline.sql(`INSERT INTO ${name} ${insert(0, 1)} ON CONFLICT DO NOTHING`)
@@ -130,6 +135,7 @@ export async function playScenario(url: string, played: Scenario, figures: Scena
       figures.rounds += 1
       await playRound({ pipeline, killer }, writers, round, tally)
       if (isCounted) await record(pipeline, tables)
+      if (round.interruption.tag === 'resync') figures.copies += 1
       if (round.interruption.tag !== 'none') figures.interruptions += 1
       if (round.isCompared) await check()
     }
@@ -184,15 +190,29 @@ async function interruptedSlice({ pipeline, killer }: Victim, interruption: Inte
     }
     case 'kill':
       killer.arm(interruption.afterCommits, interruption.isCommitted)
-      await catchUpAfterFaults(pipeline).catch((error: unknown) => { if (!killer.isDead) throw error })
-      // What is alive lets go: of nothing, where it was killed.
-      await pipeline.release().catch((error: unknown) => { if (!killer.isDead) throw error })
-      await closeIdleDatabases()
+      await untilKilled({ pipeline, killer }, async () => catchUpAfterFaults(pipeline))
+      killer.revive()
+      return
+    case 'resync':
+      if (interruption.kill !== null) killer.arm(interruption.kill.afterCommits, interruption.kill.isCommitted)
+      // An order that was killed may have come about, or not.
+      await untilKilled({ pipeline, killer }, async () => pipeline.order({ tag: 'resync', tableNames: pipeline.spec.tableNames ?? [] }))
+      await untilKilled({ pipeline, killer }, async () => catchUpAfterFaults(pipeline))
       killer.revive()
       return
     default:
       interruption satisfies never
   }
+}
+
+/** Does it, and lets go; what did not survive it is as the kill left it. */
+async function untilKilled({ pipeline, killer }: Victim, work: () => Promise<unknown>): Promise<void> {
+  const orDead = (error: unknown): void => { if (!killer.isDead) throw error }
+  await work().catch(orDead)
+  // What is alive lets go: of nothing, where it was killed.
+  await pipeline.release().catch(orDead)
+  await closeIdleDatabases()
+  if (killer.isDead) killer.revive()
 }
 
 /** Tries again what time mends, as the workflows do: a connection that the source has ended is noticed when it is used. */
@@ -237,7 +257,7 @@ interface Compared {
   readonly tally: ChangeTally | null
 }
 
-/** Throws where a shape is not what the source has, or a history is not whole. Nobody may be writing. */
+/** Throws where a shape is not what the source has, or a history is not whole, or has what nobody wrote. Each write must have changed its row. Nobody may be writing. */
 export async function compare(pipeline: TestPipeline, tables: readonly ComparedTable[], { isSoft, tally }: Compared): Promise<void> {
   await pipeline.release()
   const client = await pipeline.source.connect()
@@ -255,6 +275,7 @@ export async function compare(pipeline: TestPipeline, tables: readonly ComparedT
           const versions = nameOf('scd2')
           expect(differences(await destinationRows(query, versions, 'public', { where: '_is_current' }), source), `current versions of ${name}`).toEqual(NO_DIFFERENCES)
           expect(await query(`SELECT * FROM public.${versions} WHERE _is_current <> (_valid_to IS NULL) OR _is_current <> (_closed_lsn IS NULL) OR _closed_lsn <= _lsn`), `intervals of ${name}`).toEqual([])
+          expect(await falseVersions(query, versions, key), `versions of ${name} that nobody made`).toEqual([])
           for (const { lsn, moment: time, rows } of past.slice(-3)) {
             expect(differences(await destinationRows(query, versions, 'public', { from: `public.${versions}_as_of(lsn := '${lsn}')` }), rows), `${name} as of ${lsn}`).toEqual(NO_DIFFERENCES)
             expect(differences(await destinationRows(query, versions, 'public', { from: `public.${versions}_as_of('${time}')` }), rows), `${name} as of ${time}`).toEqual(NO_DIFFERENCES)
@@ -263,6 +284,7 @@ export async function compare(pipeline: TestPipeline, tables: readonly ComparedT
         if (!modes.includes('append')) continue
         const changes = await appendRows(query, nameOf('append'))
         expect(doubledChanges(changes, key), `doubled changes of ${name}`).toEqual([])
+        expect(repeatedChanges(changes, key), `changes of ${name} that nobody made`).toEqual([])
         expect(differences(foldAppendRows(changes, key), source), `append table ${name}, folded`).toEqual(NO_DIFFERENCES)
         if (tally === null) continue
         expect(changes.filter(({ op }) => op !== 'snapshot').length, `changes of append table ${name}`).toBe(tally.get(name) ?? 0)
@@ -276,6 +298,11 @@ export async function compare(pipeline: TestPipeline, tables: readonly ComparedT
   } finally {
     client.release()
   }
+}
+
+/** What a copy has seen before it came in the stream stands in the histories as the copy's. */
+function copiesAnew({ rounds }: Scenario): boolean {
+  return rounds.some(({ interruption: { tag } }) => tag === 'resync')
 }
 
 /** A table whose shape changes may be copied anew: then not every change stands in it. */

@@ -1,9 +1,8 @@
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
-import { closeIdleDatabases } from '../../../src/destinations/duckdb/database.ts'
 import type { OrderedShapes } from '../../../src/model/replication.ts'
 import { modesOf, shapesOf, type Shaping } from '../../../src/model/shapes.ts'
 import type { ReplicationSpec, WriteMode } from '../../../src/model/spec.ts'
-import { Killed, KilledDestination } from '../../support/killed-destination.ts'
+import { KilledDestination, survive } from '../../support/killed-destination.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { compare, type ComparedTable, record } from '../../support/random-scenario.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
@@ -63,21 +62,7 @@ class Walk {
   }
 
   async #surviving(work: () => Promise<unknown>): Promise<void> {
-    for (;;) {
-      try {
-        await work()
-        return
-      } catch (error) {
-        if (!(error instanceof Killed)) throw error
-      } finally {
-        if (this.#killer.isDead) {
-          // What is alive lets go: of nothing.
-          await this.#pipeline.release().catch(() => undefined)
-          await closeIdleDatabases()
-          this.#killer.revive()
-        }
-      }
-    }
+    await survive(this.#killer, this.#pipeline, work)
   }
 
   /** Changes before, between and after the order; then all shapes are as at the source. */
