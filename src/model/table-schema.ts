@@ -77,6 +77,8 @@ export interface TableStorage {
   readonly joined?: Readonly<Record<string, string>>
   /** By attribute number, the transaction that last wrote the column's definition: xmin of pg_attribute. */
   readonly columns: Readonly<Record<string, string>>
+  /** Numbers of columns that were dropped: none of them comes again. Absent = not known. */
+  readonly gone?: readonly number[]
   /** Numbers of the generated columns, whether they are published or not. Absent = not known. */
   readonly generated?: readonly number[]
   /** What values of its columns are shown as, however deep in them: by pg_enum.oid the label, by pg_type.oid of a composite type the numbers of its attributes. */

@@ -7,13 +7,16 @@ import type { SourceColumn, TableSchema } from '../model/table-schema.ts'
 export interface KnownTable {
   readonly columns: readonly TargetColumn[]
   readonly key: readonly string[]
+  /** Numbers of columns that had gone by then: no row that comes has a value of them. */
+  readonly gone?: Iterable<number>
 }
 
 /**
  * What happened to a table's columns, told by attribute number. `sent` are the Relation message's columns, `catalog` is the table as the
  * catalog has it **now**, which may be later than the message. Null where the two do not fit together (a second change came
  * since): then names alone are not enough to tell a renamed column from a new one. Null, too, where another column looks like a known one: it may
- * have had that name for a while, and its values were taken for the known one's, as no message told them apart.
+ * have had that name for a while, and its values were taken for the known one's, as no message told them apart. And null where a
+ * new column may stand in the catalog for one that had its name when the rows came, and has gone or got another name since: numbers are given in turn, and one is missing.
  */
 export function diffColumns(known: KnownTable, sent: readonly RelationColumn[], catalog: TableSchema): ColumnsChange | null {
   const present: SourceColumn[] = []
@@ -25,7 +28,15 @@ export function diffColumns(known: KnownTable, sent: readonly RelationColumn[], 
   }
   const live = known.columns.filter(({ isDropped }) => !isDropped)
   if (present.some((now) => live.some((column) => looksLike(column, now) && column.attributeNumber !== now.attributeNumber))) return null
-  return changeTo(present, known, catalog)
+  return isOneMissing(present, known, catalog) ? null : changeTo(present, known, catalog)
+}
+
+/** Has a column come before the last one that is new, and is not among those that are sent? What is generated may not be. */
+function isOneMissing(present: readonly SourceColumn[], known: KnownTable, { storage }: TableSchema): boolean {
+  const told = new Set([...known.columns, ...present].map(({ attributeNumber }) => attributeNumber))
+  for (const number of [...(known.gone ?? []), ...(storage?.generated ?? [])]) told.add(number)
+  const added = present.filter(({ attributeNumber }) => !known.columns.some((column) => column.attributeNumber === attributeNumber && !column.isDropped))
+  return added.some(({ attributeNumber: last }) => Array.from({ length: last }, (_, index) => index + 1).some((number) => !told.has(number)))
 }
 
 /** What happened to a table's columns so that they are those that are `present`: an attribute number is never another column's. */

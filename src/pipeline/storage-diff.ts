@@ -90,7 +90,7 @@ export function comparePublications(before: readonly Pick<TableRecord, 'oid' | '
 /** Nothing to note? */
 export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
   if (JSON.stringify(a.published) !== JSON.stringify(b.published)) return false
-  if (JSON.stringify([a.joined, a.generated]) !== JSON.stringify([b.joined, b.generated])) return false
+  if (JSON.stringify([a.joined, a.generated, a.gone]) !== JSON.stringify([b.joined, b.generated, b.gone])) return false
   return a.toast === b.toast && a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
 }
 

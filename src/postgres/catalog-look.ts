@@ -84,6 +84,8 @@ const storageOf = (publicationName: string): string => `jsonb_build_object(
     ELSE '{}' END,
   'columns', coalesce((
       SELECT jsonb_object_agg(a.attnum, a.xmin::text) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'gone', coalesce((
+      SELECT jsonb_agg(a.attnum ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attisdropped), '[]'),
   'generated', coalesce((
       SELECT jsonb_agg(a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> '' AND NOT a.attisdropped), '[]'),
   'labels', coalesce((
@@ -118,6 +120,7 @@ const STORAGE_SCHEMA = z
     attached: z.array(z.number()),
     joined: z.record(z.string(), z.string()),
     columns: z.record(z.string(), z.string()),
+    gone: z.array(z.number()),
     generated: z.array(z.number()),
     labels: z.record(z.string(), z.string()),
     primaryKey: z.number().nullable(),

@@ -147,15 +147,17 @@ export class CatalogWatch {
       return
     }
     if (this.#options.appliedLsn() < this.#pending.lsn) return
-    const before = new Set(this.#pending.all.map(nameOf))
+    const before = new Map(this.#pending.all.map((finding) => [nameOf(finding), finding]))
     const again = await this.#look()
     const confirmed = (again?.all ?? []).filter((finding) => before.has(nameOf(finding)))
     const judged: Finding[] = []
     const rest = again?.all.filter((finding) => !confirmed.includes(finding)) ?? []
     for (const finding of confirmed) {
       const told = finding.tag === 'suspect' ? await this.#judgeSuspect(finding) : finding
+      // What is noted is as it was when the stream had not come so far: the rows that the second look is ahead of are still to come.
+      const first = before.get(nameOf(finding))
       if (told === null) rest.push(finding)
-      else judged.push(told)
+      else judged.push('seen' in told && first !== undefined && 'seen' in first ? { ...told, seen: first.seen } : told)
     }
     await this.#act(judged)
     this.#pending = again === null || rest.length === 0 ? null : { ...again, all: rest }

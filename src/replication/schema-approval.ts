@@ -125,7 +125,7 @@ function describe(record: TableRecord, change: SourceChange): string {
       return `it is named ${tableKey(change.names.source)} now`
     case 'copy': {
       const sent = change.schema.columns.map((column) => ({ ...column, isKey: false }))
-      const columns = diffColumns(record, sent, change.schema)
+      const columns = diffColumns({ ...record, gone: change.schema.storage?.gone ?? [] }, sent, change.schema)
       return columns === null ? 'other columns have the names of known ones' : describeColumns(columns, record.key)
     }
     default:

@@ -128,7 +128,7 @@ export class SchemaWatcher {
       table.takeRelationByName(relation)
       return
     }
-    const known = { columns: batchTable.columns, key: batchTable.key }
+    const known = { columns: batchTable.columns, key: batchTable.key, gone: table.goneColumns }
     const resolved = diffColumns(known, relation.columns, schema)
     const change = isAppend ? (resolved ?? diffByName(known, relation.columns, schema)) : resolved
     if (change !== null && isPastCopy && (isAppend || (isInPlace(change, known, keepsPast(record)) && !isMoreThanSaid(change, record, schema)))) {

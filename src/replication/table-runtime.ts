@@ -49,6 +49,8 @@ export class TableRuntime {
    * that is skipped. Null until it is taken, and again once the copy begins anew: what was applied before may not be visible yet.
    */
   awaited: Snapshot | null = null
+  /** Columns that were known here, by number. */
+  readonly #known = new Set<number>()
   /** The transaction of the last TRUNCATE that the stream has brought; null before the first. */
   truncatedBy: number | null = null
   /** The last transaction judged, and its verdict: most transactions change a table more than once. */
@@ -69,6 +71,11 @@ export class TableRuntime {
 
   get record(): TableRecord {
     return this.batchTable.record
+  }
+
+  /** Numbers of columns that are gone at the place of the stream that has been reached, as far as that is known; those that are there may be among them. */
+  get goneColumns(): readonly number[] {
+    return [...this.#known, ...(this.record.storage?.gone ?? [])]
   }
 
   /** Takes over what was done beside the stream, the name included. */
@@ -256,6 +263,7 @@ export class TableRuntime {
   /** Takes a Relation message by the names of its columns alone, whatever their types. */
   takeRelationByName(relation: Relation): void {
     this.#relation = relation
+    for (const { attributeNumber } of this.batchTable.columns) this.#known.add(attributeNumber)
     const places = new Map(relation.columns.map((column, place) => [column.name, place] as const))
     this.batchTable.tupleIndexes = Int32Array.from(this.batchTable.columns, ({ name, isDropped }) => (isDropped ? -1 : (places.get(name) ?? -1)))
   }
