@@ -201,9 +201,8 @@ export interface SpoolRequest {
 export interface SpoolResult extends Pick<ReplicationProgress, 'asOf' | 'confirmedFlushLsn' | 'sourceLsn' | 'retainedWalBytes'> {
   /** `noBudget`: there is nothing to watch for, as long as the options are these. */
   readonly ended: 'noBudget' | 'time' | 'aborted'
+  /** Also of a fault that has not been followed by a success. */
   readonly warnings: readonly string[]
-  /** A fault that has not been followed by a success. */
-  readonly lastError?: ErrorReport
 }
 
 export interface ReleaseRequest {

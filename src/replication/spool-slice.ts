@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChangeHandler } from '../model/change.ts'
-import { DomainError, type ErrorReport, reportOf } from '../model/errors.ts'
+import { DomainError } from '../model/errors.ts'
 import { formatLsn, ZERO_LSN, type Lsn } from '../model/lsn.ts'
 import type { SlotFigures, SpoolRequest, SpoolResult } from '../model/replication.ts'
 import type { ReplicationStream, Source, SourceHealth } from '../model/source.ts'
@@ -16,6 +16,8 @@ const SAVE_MS = 500
 const MAX_BACK_OFF_MS = 30_000
 /** Once something has been read, or a warning has come or gone, the slice ends so soon, so that `status` shows it. */
 const SHOWN_MS = 15_000
+/** A fault shows so soon, and what is shown beside it is no older. */
+const FAULT_SHOWN_MS = 28_000
 /** Of `max_slot_wal_keep_size`, where the input names no budget. */
 const DEFAULT_SHARE = 0.8
 /** Of the budget: from there on the status warns. */
@@ -82,7 +84,8 @@ export class SpoolSlice {
   readonly #request: SpoolRequest
   readonly #options: SpoolSliceOptions
   #health: SourceHealth | null = null
-  #lastError: ErrorReport | null = null
+  /** A fault that has not been followed by a success. */
+  #fault: DomainError | null = null
   /** The next transaction had no room beside so much: to read it once more would be of no use. */
   #fullAtBytes = Infinity
 
@@ -107,16 +110,17 @@ export class SpoolSlice {
           await this.#read(endMs)
           endMs = Math.min(endMs, startMs + SHOWN_MS)
         }
-        const kinds = kindsOf(this.#warnings())
+        const kinds = kindsOf(this.#warningsOfSlot())
         warnedOf ??= kinds
         if (kinds !== warnedOf) endMs = Math.min(endMs, startMs + SHOWN_MS)
-        this.#lastError = null
+        this.#fault = null
         faults = 0
       } catch (error) {
         if (isAborted()) break
         if (!(error instanceof DomainError) || !error.isRetryable) throw error
-        this.#lastError = reportOf(error)
+        this.#fault = error
         faults++
+        endMs = Math.min(endMs, startMs + FAULT_SHOWN_MS)
       }
       const restMs = faults === 0 ? LOOK_MS : Math.min(MAX_BACK_OFF_MS, LOOK_MS * 2 ** faults)
       await sleep(Math.max(0, Math.min(restMs, endMs - performance.now())), undefined, { signal }).catch(() => undefined)
@@ -212,12 +216,11 @@ export class SpoolSlice {
       confirmedFlushLsn: slot?.confirmedFlushLsn == null ? null : formatLsn(slot.confirmedFlushLsn),
       sourceLsn: health === null ? null : formatLsn(health.currentLsn),
       retainedWalBytes: slot?.retainedWalBytes ?? null,
-      warnings: this.#warnings(),
-      ...(this.#lastError === null ? {} : { lastError: this.#lastError }),
+      warnings: [...this.#warningsOfSlot(), ...(this.#fault === null ? [] : [warningOf(this.#fault)])],
     }
   }
 
-  #warnings(): readonly string[] {
+  #warningsOfSlot(): readonly string[] {
     const { spool } = this.#options
     const { spec } = this.#request
     const { spoolBudgetBytes } = spec
@@ -229,6 +232,11 @@ export class SpoolSlice {
       ...(this.#isFull ? [`the spool is full (spoolBudgetBytes ${String(spoolBudgetBytes)}): the slot holds WAL back at the source, ${String(retained)} bytes by now`] : []),
     ]
   }
+}
+
+/** Faults of the destination's are those of the files beside it; all others are the source's. */
+function warningOf({ kind, message, remedy }: DomainError): string {
+  return `the slot cannot be ${kind === 'DestinationFailed' ? 'spooled' : 'watched'}: ${message}; ${remedy}`
 }
 
 /** The segment's place is known only when the slot is held. */

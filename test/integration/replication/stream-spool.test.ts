@@ -1,5 +1,5 @@
-import { appendFileSync, existsSync, readdirSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { appendFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, inject, it, vi } from 'vitest'
 import type { LiveProgress, SliceResult } from '../../../src/model/replication.ts'
 import { SegmentWriter } from '../../../src/replication/stream-spool.ts'
@@ -153,6 +153,26 @@ describe('the spool of the stream', () => {
       expect((await pipeline.spool(() => looks++ > 60)).warnings.join()).toContain('the spool is full (spoolBudgetBytes 1000)')
       pipeline.spec = { ...pipeline.spec, spoolBudgetBytes: 10 ** 9 }
       expect((await pipeline.spool()).warnings.join()).not.toContain('is full')
+      await pipeline.catchUp()
+      await requireEqual(pipeline)
+    } finally {
+      await drop(pipeline)
+    }
+  })
+
+  it('that cannot be written is told of, with what to do, until it can', async () => {
+    const pipeline = await spooling('s_denied')
+    const folder = dirname(folderOf(pipeline))
+    try {
+      rmSync(folder, { recursive: true, force: true })
+      mkdirSync(dirname(folder), { recursive: true })
+      writeFileSync(folder, 'no folder')
+      await write(pipeline, 100)
+      const denied = await pipeline.engine.spool({ spec: pipeline.spec, maxMs: 6_000 }, pipeline.context())
+      expect(denied.ended).toBe('time')
+      expect(denied.warnings.filter((warning) => warning.startsWith('the slot cannot be spooled'))).toEqual([expect.stringMatching(/cannot keep changes in the spool file .*: E(NOTDIR|EXIST); see that the folder beside the destination is writable and has room/)])
+      rmSync(folder)
+      expect((await pipeline.spool()).warnings.join()).not.toContain('cannot be spooled')
       await pipeline.catchUp()
       await requireEqual(pipeline)
     } finally {
