@@ -1,4 +1,4 @@
-import { type Client, ScheduleAlreadyRunning, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleUpdateOptions } from '@temporalio/client'
+import { type Client, ScheduleAlreadyRunning, type ScheduleDescription, ScheduleNotFoundError, ScheduleOverlapPolicy, type ScheduleUpdateOptions } from '@temporalio/client'
 import { type Command, InvalidArgumentError } from 'commander'
 
 import colors from '../terminal-colors.ts'
@@ -29,10 +29,24 @@ export function parseDuration(text: string): number {
   return Number(match[1]) * unit
 }
 
+/** The same, or `0`: none. */
+export function parseJitter(text: string): number {
+  return text === '0' ? 0 : parseDuration(text)
+}
+
+/** As `show` has it; times in milliseconds. */
+interface Timing {
+  readonly everyMs: number | null
+  readonly jitterMs: number
+  readonly overlap: ScheduleOverlapPolicy | undefined
+  readonly catchupWindowMs: number
+}
+
 interface TimingOptions {
   readonly every?: number
   readonly cron?: readonly string[]
   readonly timezone?: string
+  readonly jitter?: number
   readonly catchupWindow?: number
   readonly paused?: true
   readonly now?: true
@@ -63,18 +77,19 @@ function addTimingOptions(command: Command): Command {
     .option('--every <duration>', 'how often: 90s, 5m, 1h, 1d', parseDuration)
     .option('--cron <expression>', 'when, as a cron expression; may be given more than once', addText)
     .option('--timezone <name>', 'time zone of --cron (default: UTC)')
+    .option('--jitter <duration>', 'start each run by up to this later, at random, so that schedules of one time do not start together (default: 0)', parseJitter)
     .option('--catchup-window <duration>', 'how late a run that was missed is still started (default: 10m)', parseDuration)
 }
 
-function specOf(options: TimingOptions): ScheduleUpdateOptions['spec'] | null {
-  const { every, cron, timezone } = options
-  if (every === undefined && cron === undefined) return null
+/** When it runs by these options; of `former`, a schedule's that is changed, stays what they do not say. Null where they say nothing. */
+function specOf(options: TimingOptions, former: Partial<ScheduleDescription['spec']> = {}): ScheduleUpdateOptions['spec'] | null {
+  const { every, cron, timezone = former.timezone, jitter = former.jitter } = options
   if (every !== undefined && cron !== undefined) throw usageError('--every and --cron exclude each other', 'use one of them')
-  return {
-    ...(every === undefined ? {} : { intervals: [{ every }] }),
-    ...(cron === undefined ? {} : { cronExpressions: [...cron] }),
-    ...(timezone === undefined ? {} : { timezone }),
-  }
+  if (every !== undefined && options.timezone !== undefined) throw usageError('--timezone is that of --cron', 'leave it out: --every is the same in every time zone')
+  const lasting = { ...(timezone === undefined ? {} : { timezone }), ...(jitter === undefined ? {} : { jitter }) }
+  if (every !== undefined) return { ...lasting, intervals: [{ every }] }
+  if (cron !== undefined) return { ...lasting, cronExpressions: [...cron] }
+  return options.timezone === undefined && options.jitter === undefined ? null : { ...former, ...lasting }
 }
 
 /** What Temporal says of a time that it does not understand; any other error as it is. */
@@ -91,7 +106,7 @@ function addCreate(schedule: Command): void {
     .option('--now', 'run once at once')
   answer(addVerifyOptions(addSpecOptions(addTypeOption(command, WORKFLOW_TYPES))), async ([given]) => {
     const options = command.opts<TimingOptions & VerifyOptions & { readonly verify?: true }>()
-    const spec = specOf(options)
+    const spec = options.every === undefined && options.cron === undefined ? null : specOf(options)
     if (spec === null) throw usageError('when is it to run?', 'give --every 5m, or --cron "0 * * * *"')
     const workflowType = options.verify === true ? 'verifyReplication' : typeOf(command)
     const input = { ...checkedSpecInput(command, workflowType), ...verifyFields(options) }
@@ -128,12 +143,13 @@ function addUpdate(schedule: Command): void {
     .argument('<scheduleId>', 'id of the schedule')
   answer(addVerifyOptions(addSpecOptions(command)), async ([scheduleId = '']) => {
     const options = command.opts<TimingOptions & VerifyOptions>()
-    const spec = specOf(options)
+    specOf(options)
     const given = { ...specInput(command), ...verifyFields(options) }
     return await withSchedule(scheduleId, async (client) => {
       const changing = client.schedule.getHandle(scheduleId).update((current) => {
         const input = { ...asObject(current.action.args?.[0]), ...given }
         const { workflowType } = current.action
+        const spec = specOf(options, current.spec)
         parserOf(workflowType)(input, { of: workflowType, storedIn: null })
         return {
           ...current,
@@ -210,6 +226,23 @@ async function withSchedule(scheduleId: string, run: (client: Client) => Promise
   })
 }
 
+const LETTERS = Object.entries(UNITS).reverse()
+
+/** As it would be typed: `90s`, `5m`, `1h`. */
+function shortDuration(durationMs: number): string {
+  const [letter, unit] = LETTERS.find(([, size]) => durationMs >= size && durationMs % size === 0) ?? ['s', 1_000]
+  return `${String(durationMs / unit)}${letter}`
+}
+
+/** `every 5m, up to 30s later; skipped while a run goes on; a missed run is started up to 10m late`. */
+function timingText({ everyMs, jitterMs, overlap, catchupWindowMs }: Timing): string {
+  return [
+    `${everyMs === null ? 'by the calendar' : `every ${shortDuration(everyMs)}`}${jitterMs === 0 ? '' : `, up to ${shortDuration(jitterMs)} later`}`,
+    overlap === ScheduleOverlapPolicy.SKIP ? 'skipped while a run goes on' : `overlap ${overlap ?? 'unknown'}`,
+    `a missed run is started up to ${shortDuration(catchupWindowMs)} late`,
+  ].join('; ')
+}
+
 async function showSchedule(client: Client, scheduleId: string): Promise<Answer> {
   const { action, spec, policies, state, info } = await client.schedule.getHandle(scheduleId).describe()
   const [recent, failedRuns] = await Promise.all([Promise.all(info.recentActions.map(async (run) => scheduledRunOf(client, run))), countFailedRuns(client, scheduleId)])
@@ -218,6 +251,8 @@ async function showSchedule(client: Client, scheduleId: string): Promise<Answer>
     paused: state.paused,
     everyMs: spec.intervals?.[0]?.every ?? null,
     calendars: spec.calendars ?? [],
+    timezone: spec.timezone ?? 'UTC',
+    jitterMs: spec.jitter ?? 0,
     overlap: policies.overlap,
     catchupWindowMs: policies.catchupWindow,
     workflowType: action.workflowType,
@@ -231,6 +266,7 @@ async function showSchedule(client: Client, scheduleId: string): Promise<Answer>
   }
   const lines = [
     `${scheduleId}: ${state.paused ? 'paused' : 'active'}, runs ${action.workflowType} as ${action.workflowId} on ${action.taskQueue}`,
+    `timing: ${timingText(document)}`,
     `next: ${document.next.slice(0, 3).join(', ') || '–'}`,
     `recent: ${recent.map((run) => `${run.workflowId} (${run.takenAt}, ${outcomeOf(run)})`).join(', ') || '–'}`,
     ...((failedRuns ?? 0) === 0 ? [] : [`failed runs that Temporal still keeps: ${String(failedRuns)}`]),

@@ -1,0 +1,65 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest'
+
+import { documentOf, run } from '../support/command-line.ts'
+import { FakeEngine } from '../support/fake-engine.ts'
+import { type TestWorker, WorkflowHarness } from '../support/workflow-harness.ts'
+
+let harness: WorkflowHarness
+let worker: TestWorker
+let directory: string
+let slot: string
+let spec: readonly string[]
+let counter = 0
+
+beforeAll(async () => {
+  harness = await WorkflowHarness.open(inject('temporalAddress'))
+})
+afterAll(async () => {
+  await harness.close()
+})
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'cli-schedule-'))
+  slot = `${harness.taskQueue}_${String(++counter)}`.replaceAll('-', '_')
+  spec = ['--slot', slot, '--publication', 'shop_publication', '--tables', 'orders,items']
+  vi.stubEnv('TEMPORAL_ADDRESS', inject('temporalAddress'))
+  vi.stubEnv('TEMPORAL_NAMESPACE', 'default')
+  vi.stubEnv('REPLICATION_TASK_QUEUE', harness.taskQueue)
+  vi.stubEnv('REPLICATION_CONFIG', join(directory, 'replication.toml'))
+  worker = await harness.start(new FakeEngine())
+})
+afterEach(async () => {
+  await run('schedule', 'delete', `sync-${slot}`)
+  await harness.terminateAll()
+  await worker.stop()
+  rmSync(directory, { recursive: true, force: true })
+})
+
+/** Runs a verb with `--json` that must succeed, and returns its document. */
+async function json(...args: readonly string[]): Promise<unknown> {
+  const outcome = await run(...args, '--json')
+  expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
+  return documentOf(outcome)
+}
+
+describe('the times of a schedule', () => {
+  it('are spread by --jitter, which lasts until it is changed', async () => {
+    expect(await json('schedule', 'create', ...spec, '--every', '1h', '--jitter', '90s', '--paused')).toMatchObject({ everyMs: 3_600_000, jitterMs: 90_000 })
+    expect((await run('schedule', 'show', `sync-${slot}`)).stdout).toContain('every 1h, up to 90s later; skipped while a run goes on; a missed run is started up to 10m late')
+    expect(await json('schedule', 'update', `sync-${slot}`, '--every', '2h')).toMatchObject({ everyMs: 7_200_000, jitterMs: 90_000 })
+    expect(await json('schedule', 'update', `sync-${slot}`, '--jitter', '2m')).toMatchObject({ everyMs: 7_200_000, jitterMs: 120_000 })
+    expect(await json('schedule', 'update', `sync-${slot}`, '--jitter', '0')).toMatchObject({ everyMs: 7_200_000, jitterMs: 0 })
+    expect((await run('schedule', 'show', `sync-${slot}`)).stdout).toContain('every 2h; skipped')
+  })
+
+  it('keep their time zone when the hour changes', async () => {
+    await json('schedule', 'create', ...spec, '--cron', '0 3 * * *', '--timezone', 'Asia/Tokyo', '--paused')
+    // Cause: an update without --timezone put the schedule back to UTC.
+    expect(await json('schedule', 'update', `sync-${slot}`, '--cron', '0 4 * * *')).toMatchObject({ timezone: 'Asia/Tokyo', calendars: [{ hour: [expect.objectContaining({ start: 4 })] }] })
+    // Cause: without --cron it was taken, and did nothing.
+    expect(await json('schedule', 'update', `sync-${slot}`, '--timezone', 'Europe/Berlin')).toMatchObject({ timezone: 'Europe/Berlin', calendars: [{ hour: [expect.objectContaining({ start: 4 })] }] })
+  })
+})
