@@ -1,7 +1,8 @@
 /**
  * What `npm test` has no time for:
  *
- *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds; kills at every commit
+ *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds; values of 300 MB and a row of 500 (3 GB of memory);
+ *                         kills at every commit
  *   npm run test:matrix   the integration tests on every major version of PostgreSQL, or on those named: npm run test:matrix -- 14 16
  *
  * Fails when any run fails, and says which.
@@ -13,7 +14,7 @@ import { fileURLToPath } from 'node:url'
 const MAJORS = ['14', '15', '16', '17', '18']
 const LONG_TESTS = [
   ...['random', 'schema-fuzz', 'ask-kill', 'reshape', 'versions-kill', 'verify-load'].map((name) => `test/integration/replication/${name}.test.ts`),
-  'test/integration/destinations/round-trip.test.ts',
+  ...['round-trip', 'binary-rows', 'large-values'].map((name) => `test/integration/destinations/${name}.test.ts`),
 ]
 
 /** Mutations of recorded messages that are tried for each second of the others. */
@@ -31,7 +32,7 @@ function runs() {
   if (what === 'long') {
     const seconds = process.env.LONG_SECONDS ?? '1800'
     const seed = String(Date.now() % 2 ** 31)
-    const env = { RANDOM_SECONDS: seconds, RANDOM_SEED: seed, SCHEMA_SECONDS: seconds, SCHEMA_SEED: seed, ROUND_TRIP_VALUES: '5000', ROUND_TRIP_SEED: seed, KILLS: 'all', VERIFY_ROUNDS: '200', VERIFY_SEED: seed }
+    const env = { RANDOM_SECONDS: seconds, RANDOM_SEED: seed, SCHEMA_SECONDS: seconds, SCHEMA_SEED: seed, ROUND_TRIP_VALUES: '5000', ROUND_TRIP_SEED: seed, LARGE_VALUE_MB: '300', KILLS: 'all', VERIFY_ROUNDS: '200', VERIFY_SEED: seed }
     const fuzz = { FUZZ_RUNS: String(Number(seconds) * FUZZ_RUNS_PER_SECOND), FUZZ_SEED: seed }
     return [[`long, seed ${seed}`, LONG_TESTS, env], ['kills, and many pipelines', ['test/chaos/kill-matrix.test.ts', 'test/chaos/many-pipelines.test.ts'], { ...env, MANY: '50' }, 'chaos'], [`messages, seed ${seed}`, ['test/unit/postgres/pgoutput/fuzz.test.ts'], fuzz, 'unit']]
   }
