@@ -14,6 +14,8 @@ export interface TableCase {
   readonly rounds: readonly (readonly string[])[]
   /** The rows that are the table's own, as FROM names them. */
   readonly own?: string
+  /** A column that must have become text. */
+  readonly widened?: string
   /** Makes texts of one value equal, where the destination's may be another one. */
   readonly normal?: (cell: string) => string
 }
@@ -25,7 +27,7 @@ export type Pace = 'at once' | 'round by round' | 'while it is copied'
 export interface CaseOutcome {
   readonly state: string
   readonly error: string | null
-  /** Columns that only one side has, or that stand in another place; of generated ones the source's count where they are published. */
+  /** Columns that only one side has, or that stand in another place, or that should be text and are not; of generated ones the source's count where they are published. */
   readonly otherColumns: readonly string[]
   readonly missing: readonly string[]
   readonly extra: readonly string[]
@@ -64,16 +66,17 @@ export async function runTableCases(url: string, cases: readonly TableCase[], ru
   await pipeline.release()
   return await readFile(pipeline.file, async (query) => {
     const outcomes: CaseOutcome[] = []
-    for (const { table, own, normal = withoutScale } of tables) {
+    for (const { table, own, widened, normal = withoutScale } of tables) {
       const seen = progress.tables[`public.${table}`]
       const placed = await heldColumns(query, table)
       const columns = [...placed].sort()
+      const unwidened = widened === undefined ? [] : await query(`SELECT '${widened} is ' || data_type FROM duckdb_columns() WHERE schema_name = 'public' AND table_name = '${table}' AND column_name = '${widened}' AND data_type <> 'VARCHAR'`)
       const held = seen === undefined ? [] : await destinationRows(query, table)
       // By the types' output functions: some casts to text say it otherwise.
       const cells = columns.map((name) => `CASE WHEN "${name}" IS NULL THEN '∅' ELSE pg_catalog.format('%s', "${name}") END`)
       const { rows } = await pipeline.source.query<{ text: string }>(`SELECT ${cells.length === 0 ? "''" : cells.join(" || ' | ' || ")} AS text FROM ${named(own ?? '$t', table)}`)
       const asCells = (row: string): string => row.split(' | ').map(normal).join(' | ')
-      outcomes.push({ state: seen?.state ?? 'none', error: seen?.error?.message ?? null, otherColumns: otherNames(placed, await publishedColumns(pipeline.source, table)), ...differences(held.map(asCells), rows.map(({ text }) => asCells(text))) })
+      outcomes.push({ state: seen?.state ?? 'none', error: seen?.error?.message ?? null, otherColumns: [...otherNames(placed, await publishedColumns(pipeline.source, table)), ...unwidened.map(String)], ...differences(held.map(asCells), rows.map(({ text }) => asCells(text))) })
     }
     return outcomes
   })

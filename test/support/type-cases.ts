@@ -116,6 +116,8 @@ export const TYPE_CASES: readonly TypeCase[] = [
     values: INTERVALS,
     normal: interval,
   },
+  // Before 15 no interval has so many hours.
+  { name: 'interval from 15', type: 'interval', destination: 'INTERVAL', values: ["'2562047788:00:54.775807'", "'-2562047788:00:54.775807'", "'292471208677 s 1 mon'", "'1 year -2562047788:00:54.775807'"], widening: ["'-2562047788:00:54.775807'::interval - '1 us'"], normal: interval, since: 15 },
   { name: 'interval from 17', type: 'interval', destination: 'INTERVAL', values: INTERVALS, widening: ["'infinity'", "'-infinity'"], normal: interval, since: 17 },
   {
     name: 'numeric',
@@ -133,6 +135,16 @@ export const TYPE_CASES: readonly TypeCase[] = [
   { name: 'enum', type: 'mood', destination: 'VARCHAR', values: ["'ok'", "''", "'has space'", "'ünï \"q\", NULL'"] },
   { name: 'domain over int', type: 'positive', destination: 'INTEGER', values: ['1', '2147483647'], hasList: false },
   { name: 'domain over a domain over numeric', type: 'price', destination: 'DECIMAL(12,4)', values: ['0.0001', '99999999.9999'], widening: ["'NaN'"], normal: withoutTrailingZeros, hasList: false },
+  {
+    name: 'array of a domain over int',
+    type: 'positive[]',
+    destination: 'INTEGER[]',
+    values: ["'{}'", "'{NULL}'", "'{1,NULL,2147483647}'"],
+    widening: ["'{{1,2},{3,4}}'", "'[2:3]={1,2}'"],
+    shown: (value) => `'{' || array_to_string(list_transform(${value}, lambda x: coalesce(x::VARCHAR, 'NULL')), ',') || '}'`,
+    hasList: false,
+  },
+  { name: 'array of a domain over an array', type: 'counts[]', destination: 'VARCHAR', values: ["'{}'", "'{NULL}'", "'{\"{1,2}\",NULL,\"{}\",\"{{3},{4}}\"}'"], hasList: false },
   { name: 'domain over text', type: 'label', destination: 'VARCHAR', values: NASTY_TEXTS, hasList: false },
   ...(
     [
@@ -189,6 +201,7 @@ export const TYPE_CASES: readonly TypeCase[] = [
 export const TYPE_CASE_DDL = `
   CREATE TYPE mood AS ENUM ('ok', '', 'has space', 'ünï "q", NULL');
   CREATE DOMAIN positive AS int CHECK (value > 0);
+  CREATE DOMAIN counts AS int[];
   CREATE DOMAIN amount AS numeric(12,4);
   CREATE DOMAIN price AS amount CHECK (value >= 0);
   CREATE DOMAIN label AS text;

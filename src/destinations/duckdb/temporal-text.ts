@@ -15,11 +15,14 @@ export function rewriteTemporal(text: string, isMoment: boolean): string | null 
   return `${year}${monthDay}${era === undefined ? '' : ' (BC)'}${time}`
 }
 
+/** Without its sign. */
+const LEAST_MICROS = 2n ** 63n
+
 const INTERVAL_TEXT = /^(?:([+-]?\d+) years? ?)?(?:([+-]?\d+) mons? ?)?(?:([+-]?\d+) days? ?)?(?:([+-]?)(\d+):(\d\d):(\d\d)(?:\.(\d+))?)?$/
 
 /**
  * PostgreSQL's text of an interval (IntervalStyle postgres) as months, days and microseconds, which DuckDB keeps apart as
- * PostgreSQL does. Null for ±infinity.
+ * PostgreSQL does. Null for ±infinity, and for the least microseconds of 64 bits, which DuckDB (1.5.5) does not read.
  */
 export function rewriteInterval(text: string): string | null {
   const match = INTERVAL_TEXT.exec(text)
@@ -27,5 +30,6 @@ export function rewriteInterval(text: string): string | null {
   const [, years, months, days, sign, hours, minutes, seconds, fraction] = match
   const allMonths = Number(years ?? 0) * 12 + Number(months ?? 0)
   const micros = (BigInt(hours ?? 0) * 3600n + BigInt(minutes ?? 0) * 60n + BigInt(seconds ?? 0)) * 1_000_000n + BigInt((fraction ?? '').padEnd(6, '0'))
+  if (sign === '-' && micros === LEAST_MICROS) return null
   return `${String(allMonths)} months ${String(Number(days ?? 0))} days ${sign === '-' ? '-' : ''}${String(micros)} microseconds`
 }

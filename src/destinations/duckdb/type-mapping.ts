@@ -47,7 +47,7 @@ export const TYPE_ROWS: readonly TypeRow[] = [
   { names: ['timetz'], type: 'TIMETZ', encoding: plain('TIMETZ'), cannotHold: '' },
   { names: ['timestamp'], type: 'TIMESTAMP', encoding: { ...plain('TIMESTAMP'), kind: CellKind.Timestamp }, cannotHold: 'years from 294247 on' },
   { names: ['timestamptz'], type: 'TIMESTAMPTZ', encoding: { ...plain('TIMESTAMPTZ'), kind: CellKind.Timestamp }, cannotHold: 'years from 294247 on' },
-  { names: ['interval'], type: 'INTERVAL', encoding: { ...plain('INTERVAL'), kind: CellKind.Interval }, cannotHold: '±infinity (PostgreSQL 17)' },
+  { names: ['interval'], type: 'INTERVAL', encoding: { ...plain('INTERVAL'), kind: CellKind.Interval }, cannotHold: '±infinity (PostgreSQL 17), and the very least number of microseconds (-2562047788:00:54.775808)' },
 ]
 
 const ROW_OF_NAME = new Map(TYPE_ROWS.flatMap((row) => row.names.map((name) => [name, row] as const)))
