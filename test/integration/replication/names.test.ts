@@ -184,4 +184,36 @@ describe('names of tables', () => {
     expect(Object.values(progress.tables)).toEqual([expect.objectContaining({ state: 'failed', error: expect.objectContaining({ type: 'SchemaChangeRefused' }) as unknown })])
     expect(await pipeline.targets()).toEqual(['public.n_refuse'])
   })
+
+  it('streams tables of one name in two schemas side by side, each into its own', async () => {
+    await using pipeline = await ChangingPipeline.over(
+      database.url,
+      'n_same',
+      "CREATE SCHEMA n_a; CREATE SCHEMA n_b; CREATE TABLE n_a.t (id int PRIMARY KEY, v text); CREATE TABLE n_b.t (id int CONSTRAINT n_b_key PRIMARY KEY, w numeric(8,2), v int); INSERT INTO n_a.t SELECT g, 'a' || g FROM generate_series(1, 20) g; INSERT INTO n_b.t SELECT g, g / 4.0, g FROM generate_series(5, 30) g",
+      { tableNames: ['n_a.t', 'n_b.t'] },
+    )
+    await pipeline.sql("BEGIN; UPDATE n_a.t SET v = 'both' WHERE id < 9; DELETE FROM n_b.t WHERE id < 9; INSERT INTO n_a.t VALUES (100, 'a'); INSERT INTO n_b.t VALUES (100, 0.25, 1); UPDATE n_b.t SET id = 3 WHERE id = 30; COMMIT")
+    await pipeline.sql('TRUNCATE n_b.t; INSERT INTO n_b.t VALUES (1, 1.5, 7); ALTER TABLE n_a.t ADD COLUMN w int DEFAULT 5; UPDATE n_a.t SET w = 6 WHERE id = 1')
+    const { progress } = await pipeline.catchUp()
+    expect(progress.tables).toMatchObject({ 'n_a.t': { state: 'streaming', snapshotRows: 20, inserts: 1, updates: 9 }, 'n_b.t': { state: 'streaming', snapshotRows: 26, inserts: 2, updates: 1, deletes: 4, truncates: 1 } })
+    for (const schema of ['n_a', 'n_b']) await pipeline.expectEqual('t', schema)
+    expect(await pipeline.targets()).toEqual(['n_a.t', 'n_b.t'])
+    // Each renamed to what the other was.
+    await pipeline.sql("BEGIN; ALTER TABLE n_a.t RENAME TO u; ALTER TABLE n_a.u SET SCHEMA n_b; ALTER TABLE n_b.t SET SCHEMA n_a; INSERT INTO n_b.u VALUES (200, 'moved', 1); INSERT INTO n_a.t VALUES (200, 2, 2); COMMIT")
+    await pipeline.catchUp()
+    await pipeline.expectEqual('u', 'n_b')
+    await pipeline.expectEqual('t', 'n_a')
+    expect(await pipeline.targets()).toEqual(['n_a.t', 'n_b.u'])
+  })
+
+  it('moves nothing at the destination where datasetName has every schema, however a table moves at the source', async () => {
+    await using pipeline = await ChangingPipeline.over(database.url, 'n_dataset', "CREATE SCHEMA n_from; CREATE SCHEMA n_to; CREATE TABLE n_from.t (id int PRIMARY KEY, v text); INSERT INTO n_from.t SELECT g, 'v' || g FROM generate_series(1, 20) g", { tableNames: ['n_from.t'], datasetName: 'n_copy' })
+    await pipeline.sql("BEGIN; UPDATE n_from.t SET v = 'before' WHERE id = 1; ALTER TABLE n_from.t SET SCHEMA n_to; INSERT INTO n_to.t VALUES (50, 'moved'); DELETE FROM n_to.t WHERE id = 2; COMMIT")
+    expect((await pipeline.catchUp()).copied).toEqual({})
+    await pipeline.sql("UPDATE n_to.t SET v = 'later' WHERE id = 3")
+    const { copied, progress } = await pipeline.catchUp()
+    expect([copied, progress.tables]).toEqual([{}, { 'n_to.t': expect.objectContaining({ state: 'streaming' }) as unknown }])
+    expect(await pipeline.targets()).toEqual(['n_copy.t'])
+    expect(await pipeline.destinationRows('t', 'n_copy')).toEqual(await pipeline.sourceRows('t', 'n_to'))
+  })
 })

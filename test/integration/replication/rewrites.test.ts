@@ -156,6 +156,44 @@ describe('tables that are rewritten without their rows being sent', () => {
     await pipeline.expectEqual('x_vacuum')
   })
 
+  it('does not copy a listed table again that went to another tablespace or access method', async () => {
+    const tablespace = `x_space_${database.name}`
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_moved', "CREATE TABLE x_moved (id int PRIMARY KEY, v text); INSERT INTO x_moved SELECT g, 'v' FROM generate_series(1, 50) g")
+    const client = await pipeline.source.connect()
+    await client.query('SET allow_in_place_tablespaces = on')
+    await client.query(`CREATE TABLESPACE ${tablespace} LOCATION ''`)
+    client.release()
+    try {
+      for (const statement of [
+        `ALTER TABLE x_moved SET TABLESPACE ${tablespace}; INSERT INTO x_moved VALUES (100, 'after')`,
+        `ALTER INDEX x_moved_pkey SET TABLESPACE ${tablespace}`,
+        // Before 15 a table keeps its access method.
+        ...(inject('postgresMajor') < 15 ? [] : ["CREATE ACCESS METHOD heaped TYPE TABLE HANDLER heap_tableam_handler; ALTER TABLE x_moved SET ACCESS METHOD heaped; UPDATE x_moved SET v = 'heaped' WHERE id = 7"]),
+        'ALTER TABLE x_moved SET TABLESPACE pg_default; ALTER INDEX x_moved_pkey SET TABLESPACE pg_default; DELETE FROM x_moved WHERE id = 8',
+      ]) {
+        await pipeline.sql(statement)
+        expect([statement, (await pipeline.catchUp()).copied]).toEqual([statement, {}])
+        await pipeline.expectEqual('x_moved')
+      }
+    } finally {
+      await pipeline.sql(`DROP TABLESPACE ${tablespace}`)
+    }
+  })
+
+  // From 18 on such a column is published.
+  it.runIf(inject('postgresMajor') >= 18)('copies a table again whose generated column got another expression, and keeps an append history with a warning', async () => {
+    const ddl = (name: string): string => `CREATE TABLE ${name} (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO ${name} SELECT i, i FROM generate_series(1, 20) i`
+    await using pipeline = await ChangingPipeline.over(database.url, 'x_expression', ddl('x_expression'))
+    await pipeline.sql('BEGIN; UPDATE x_expression SET a = 100 WHERE id = 1; ALTER TABLE x_expression ALTER g SET EXPRESSION AS (a * 3); UPDATE x_expression SET a = 200 WHERE id = 2; COMMIT')
+    expect((await pipeline.catchUp()).copied).toEqual({ 'public.x_expression': { rows: 20 } })
+    expect((await pipeline.expectEqual('x_expression')).includes('200 | 600 | 2')).toBe(true)
+    await using history = await ChangingPipeline.over(database.url, 'x_history', ddl('x_history'), { writeMode: 'append' })
+    await history.sql('ALTER TABLE x_history ALTER g SET EXPRESSION AS (a * 3); UPDATE x_history SET a = 200 WHERE id = 2')
+    const { copied, progress } = await history.catchUp()
+    expect([copied, progress.warnings]).toEqual([{}, [expect.stringMatching(/^public\.x_history was rewritten at the source without its rows being sent/)]])
+    expect(await history.query("SELECT id, g, _op FROM public.x_history WHERE id IN (1, 2) ORDER BY _lsn, id")).toEqual([[1, 2, 'snapshot'], [2, 4, 'snapshot'], [2, 600, 'update']])
+  })
+
   it('copies a partitioned table again whose rows came or went with a partition, and not for a new partition', async () => {
     await using pipeline = await ChangingPipeline.over(
       database.url,
