@@ -4,6 +4,7 @@ import { formatLsn, type Lsn, toLsn } from '../../model/lsn.ts'
 import { keepsPast } from '../../model/shapes.ts'
 import { tableKey } from '../../model/table-schema.ts'
 import type { DatabaseSession } from './database.ts'
+import { misfitQuery } from './misfit-query.ts'
 import { quoteName } from './sql.ts'
 import { keyNames, STAGED } from './staged-rows.ts'
 import { OP, type RowsStep } from './steps.ts'
@@ -89,19 +90,21 @@ export class Misfits {
 
 /** A column that is not pinned becomes text for what its type cannot hold: there it was no text. */
 function refusal(record: TableRecord, name: string, lsn: Lsn): TableRefused {
-  const column = record.columns.find((other) => other.name === name) ?? { name, type: 'its type', isPinned: true }
+  const column: Pick<TargetColumn, 'name' | 'type' | 'isPinned'> & Partial<Pick<TargetColumn, 'shape'>> = record.columns.find((other) => other.name === name) ?? { name, type: 'its type', isPinned: true }
   return new TableRefused(record.oid, column.isPinned && column.type !== 'VARCHAR' ? unrepresentable(record, column, lsn) : invalidText(record, column, lsn))
 }
 
-/** The row is told by the transaction that wrote it, and by what tells it from others: never by its values. */
-export function unrepresentable(table: Pick<TableRecord, 'source' | 'key' | 'writeMode' | 'otherModes'>, column: Pick<TargetColumn, 'name' | 'type'>, lsn: Lsn): DomainError {
+/** The row is told by the transaction that wrote it, and by what tells it from others: never by its values, for which the remedy has a query where there is one. */
+export function unrepresentable(table: Pick<TableRecord, 'source' | 'key' | 'writeMode' | 'otherModes'>, column: Pick<TargetColumn, 'name' | 'type'> & Partial<Pick<TargetColumn, 'shape'>>, lsn: Lsn): DomainError {
+  const query = misfitQuery(table, column)
+  const found = query === null ? '' : ` At the source this finds the rows: ${query};`
   return new DomainError({
     kind: 'UnrepresentableValue',
     message: `${valueOf(table, column, lsn)} does not fit ${column.type}, which a hint asks for`,
     // A history takes every change as it was: a later value at the source is one more.
     remedy: keepsPast(table)
-      ? 'Stop and start with another hint in columns (for example "VARCHAR"). To change the value at the source helps only where a copy has stopped: a history takes each change as it was.'
-      : 'Change the value at the source, or stop and start with another hint in columns (for example "VARCHAR").',
+      ? `Stop and start with another hint in columns (for example "VARCHAR"). To change the value at the source helps only where a copy has stopped: a history takes each change as it was.${found}`
+      : `Change the value at the source, or stop and start with another hint in columns (for example "VARCHAR").${found}`,
   })
 }
 
