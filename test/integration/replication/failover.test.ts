@@ -7,6 +7,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import { findServerUser, makeServerTemporaryDirectory } from '../../../src/embedded/process-user.ts'
+import { appendRows, countsWrites, doubledChanges, falseVersions, foldAppendRows, NO_DIFFERENCES, readFile, repeatedChanges } from '../../support/comparison.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { until } from '../../support/workflow-harness.ts'
 
@@ -60,6 +61,29 @@ async function expectEqual(pipeline: TestPipeline, table: string): Promise<void>
   expect(differences(await pipeline.destinationRows(table), await pipeline.sourceRows(table)), table).toEqual({ missing: [], extra: [] })
 }
 
+/** The new primary has the tables and the publication, on a timeline of its own, and no slot. */
+async function expectRecoversWithoutSlot(before: TestPipeline): Promise<void> {
+  expect((await atStandby.query("SELECT 1 FROM pg_replication_slots WHERE slot_name = 'bare'")).rowCount).toBe(0)
+  await using after = new TestPipeline(standby.url, before.spec)
+  copyFileSync(before.file, after.file)
+  // Before the slot is looked for: another source would not have it either, and nothing could be compared with it.
+  for (const attempt of [async () => after.initialize(), async () => after.catchUp()]) await expect(attempt()).rejects.toMatchObject({ kind: 'DifferentSource', remedy: expect.stringContaining('recover') as string })
+  const { warnings } = await after.engine.recover({ spec: after.spec }, after.context())
+  expect(warnings).toContainEqual(expect.stringContaining('the slot was lost and made anew: what was written at the source since the former source was left did not come'))
+  for (const table of ['bare', 'bare_versions', 'bare_changes']) await atStandby.query(`UPDATE ${table} SET v = 'later' WHERE id < 20; INSERT INTO ${table} VALUES (5000, 'new'); DELETE FROM ${table} WHERE id = 301`)
+  await after.catchUp()
+  await expectEqual(after, 'bare')
+  expect(differences(await after.destinationRows('bare_versions', 'public', '_is_current'), await after.sourceRows('bare_versions'))).toEqual(NO_DIFFERENCES)
+  const source = await after.sourceRows('bare_changes')
+  await after.release()
+  await readFile(after.file, async (query) => {
+    expect(await falseVersions(query, 'bare_versions', ['id'])).toEqual([])
+    const changes = await appendRows(query, 'bare_changes')
+    expect([doubledChanges(changes, ['id']), repeatedChanges(changes, ['id'])]).toEqual([[], []])
+    expect(differences(foldAppendRows(changes, ['id']), source)).toEqual(NO_DIFFERENCES)
+  })
+}
+
 it('copies and streams from a standby, whose publication the primary has made', { timeout: 240_000 }, async () => {
   await atPrimary.query("CREATE TABLE far (id int PRIMARY KEY, v text); INSERT INTO far SELECT g, 'copied' FROM generate_series(1, 1000) g; CREATE PUBLICATION far_pub FOR TABLE far")
   await untilReplayed()
@@ -88,7 +112,13 @@ it('copies and streams from a standby, whose publication the primary has made', 
   await atStandby.query("SELECT pg_drop_replication_slot('far')")
 })
 
-it('goes on with a promoted standby that has kept the slot: recover compares, and what was lost is put right', { timeout: 240_000 }, async () => {
+it('goes on with a promoted standby that has kept the slot, or has none: recover compares, and what was lost is put right', { timeout: 240_000 }, async () => {
+  // An ordinary slot stays behind with the primary.
+  const shaped = { tableNames: ['bare', 'bare_versions', 'bare_changes'], writeMode: { bare_versions: ['scd2'], bare_changes: ['append'] } } as const
+  await using bare = new TestPipeline(primary.url, specOf({ slotName: 'bare', ...shaped }))
+  for (const table of shaped.tableNames) await atPrimary.query(`CREATE TABLE ${table} (id int PRIMARY KEY, v text); INSERT INTO ${table} SELECT g, 'copied' FROM generate_series(1, 1000) g; ${countsWrites(table)}`)
+  await bare.initialize()
+  await bare.catchUp()
   await using before = new TestPipeline(primary.url, specOf({ slotName: 'kept', tableNames: ['kept'] }))
   await atPrimary.query("CREATE TABLE kept (id int PRIMARY KEY, v text); INSERT INTO kept SELECT g, 'copied' FROM generate_series(1, 1000) g")
   await atPrimary.query("SELECT pg_create_logical_replication_slot('kept', 'pgoutput', failover => true)")
@@ -104,6 +134,10 @@ it('goes on with a promoted standby that has kept the slot: recover compares, an
     (isThere) => isThere,
   )
   await before.release()
+  for (const table of shaped.tableNames) await atPrimary.query(`UPDATE ${table} SET v = 'applied' WHERE id BETWEEN 100 AND 150`)
+  await bare.catchUp()
+  await bare.release()
+  for (const table of shaped.tableNames) await atPrimary.query(`UPDATE ${table} SET v = 'unseen' WHERE id BETWEEN 140 AND 200; DELETE FROM ${table} WHERE id = 300`)
   await atPrimary.query("UPDATE kept SET v = 'changed' WHERE id < 50")
   await untilReplayed()
   await primary.kill('SIGQUIT')
@@ -117,5 +151,6 @@ it('goes on with a promoted standby that has kept the slot: recover compares, an
   await atStandby.query("INSERT INTO kept VALUES (5001, 'later')")
   await after.catchUp()
   await expectEqual(after, 'kept')
+  await expectRecoversWithoutSlot(bare)
   expect((await atStandby.query("SELECT failover FROM pg_replication_slots WHERE slot_name = 'kept'")).rows).toEqual([{ failover: true }])
 })
