@@ -5,6 +5,7 @@ import { configuredTaskQueue } from '../config.ts'
 import { parseDropInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { usageError } from './failure.ts'
+import { showUntilResult } from './live-line.ts'
 import { addSpecOptions, specInput } from './spec-options.ts'
 import { requireWorker } from './task-queue-pollers.ts'
 import { withClient, workflowInput } from './temporal.ts'
@@ -42,14 +43,19 @@ export async function pipelineInput(
   return { fields: { ...Object.fromEntries(wanted), ...given }, taskQueue }
 }
 
-export async function runToEnd(client: Client, workflowType: string, options: { readonly workflowId: string; readonly taskQueue: string; readonly input: object }): Promise<unknown> {
-  const { taskQueue } = options
+interface RunOptions {
+  readonly workflowId: string
+  readonly taskQueue: string
+  readonly input: object
+  /** Shows on stderr what it is about. */
+  readonly isShown?: boolean
+}
+
+/** Starts a workflow and waits for its result. Throws what it throws. */
+export async function runToEnd(client: Client, workflowType: string, { workflowId, taskQueue, input, isShown = false }: RunOptions): Promise<unknown> {
   await requireWorker(client, taskQueue)
-  return await client.workflow.execute(workflowType, {
-    workflowId: options.workflowId,
-    taskQueue,
-    args: [options.input],
-  })
+  const handle = await client.workflow.start(workflowType, { workflowId, taskQueue, args: [input] })
+  return isShown ? await showUntilResult(handle) : ((await handle.result()) as unknown)
 }
 
 interface DropOptions {

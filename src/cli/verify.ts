@@ -58,7 +58,7 @@ export function addVerify(program: Command): void {
       const { spec } = parseVerifyInput(input, { of: 'verifyReplication', storedIn: null })
       const sides = options.showValues === true ? sidesOf(spec, options) : null
       if (meant !== undefined && options.json !== true) process.stderr.write(await waitNote(client, meant))
-      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${slotName}`, taskQueue, input })
+      const document = await runToEnd(client, 'verifyReplication', { workflowId: `verify-${slotName}`, taskQueue, input, isShown: process.stderr.isTTY || options.json !== true })
       const report = reportOf(document)
       const values = sides === null ? '' : await shownValues(sides, report)
       return { document, text: verifyText(report) + values, exitCode: isClean(report) ? 0 : 1 }

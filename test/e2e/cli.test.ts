@@ -183,6 +183,26 @@ describe('a replication by the command line', () => {
     for (const other of ['--json', '--repair']) expect(await run('verify', ...SPEC, '--show-values', other)).toMatchObject({ exitCode: 2 })
   })
 
+  // Cause: it printed nothing before its end, which may be hours away; how far it had come stood in heartbeats alone.
+  it('shows how far a verification has come, on stderr, each thing once; with --json at a terminal alone', async () => {
+    engine.verifyMs = 3_000
+    const found = await run('verify', ...SPEC)
+    expect(found.exitCode).toBe(1)
+    const isProgress = (line: string): boolean => line !== 'starting'
+    expect(found.stderr.split('\n').filter(isProgress)).toEqual(['comparing public.orders: 5 of about 10 rows, 0 differ, about 3 s left', 'comparing public.orders: 5 of about 10 rows, 1 differ, about 3 s left', ''])
+    expect(found.stdout).not.toContain('comparing')
+    expect((await run('verify', ...SPEC, '--json')).stderr).toBe('')
+    const { isTTY, columns } = process.stderr
+    try {
+      Object.assign(process.stderr, { isTTY: true, columns: 30 })
+      const shown = await run('verify', ...SPEC, '--json')
+      expect(shown.stderr.split('\r\u001b[K').filter(isProgress)).toEqual(['', 'comparing public.orders: 5 of', 'comparing public.orders: 5 of', ''])
+      expect(documentOf(shown)).toHaveProperty('tables')
+    } finally {
+      Object.assign(process.stderr, { isTTY, columns })
+    }
+  })
+
   it('names a workflow that does not exist', async () => {
     for (const verb of ['status', 'pause', 'drop']) {
       expect([verb, await failure(verb, `${id}-none`)]).toEqual([verb, error('WorkflowNotFound', new RegExp(`${id}-none`))])

@@ -40,6 +40,8 @@ export class FakeEngine implements ReplicationEngine {
   maxSliceMs = 300
   /** A commit takes this long: an abort is heard only between commits. */
   commitMs = 0
+  /** Each call of a verification takes this long, and says how far it has come. */
+  verifyMs = 0
   /** Ignores aborts and never ends: a process that hangs. */
   isHung = false
   /** Whether the last call that touched the slot left it held by this process. */
@@ -165,6 +167,8 @@ export class FakeEngine implements ReplicationEngine {
       const table = { compared: 10, different: 1, repaired: repair ? 1 : 0 }
       const differences = [{ kind: 'changed', key: ['7'] }] as const
       const compared: VerifyProgress = { lsn: lsn(this.position), tables: { 'public.orders': table }, differences: { 'public.orders': differences }, notCompared: { 'public.items': 'it has stopped' }, warnings: ['a warning of it'], done: [1], current: null }
+      context.report({ activity: `comparing public.orders: 5 of about 10 rows, ${progress === null ? '0' : '1'} differ, about 3 s left` })
+      await pause(this.verifyMs)
       return Promise.resolve({ ended: progress === null ? 'time' : 'done', progress: compared })
     })
   }
