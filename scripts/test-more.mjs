@@ -1,7 +1,7 @@
 /**
  * What `npm test` has no time for:
  *
- *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds; values of 300 MB and a row of 500 (3 GB of memory);
+ *   npm run test:long     random operations, random DDL and random values for LONG_SECONDS (1800) each, from new seeds; values of 300 MB and a row of 500 (4 GB of memory);
  *                         kills at every commit
  *   npm run test:matrix   the integration tests on every major version of PostgreSQL, or on those named: npm run test:matrix -- 14 16
  *

@@ -30,6 +30,8 @@ export interface TestPipelineOptions {
   readonly around?: (destination: Destination) => Destination
   readonly tableSpoolBytes?: number
   readonly makesFailoverSlots?: () => boolean
+  /** DuckDB's; by default the destination's own. */
+  readonly memoryLimit?: string
 }
 
 /** The engine with a real source and a DuckDB file, without Temporal. */
@@ -44,7 +46,7 @@ export class TestPipeline implements AsyncDisposable {
   /** Nothing has run since the last {@link release}. */
   #isReleased = false
 
-  constructor(url: string, spec: ReplicationSpec, { around = (destination) => destination, ...limits }: TestPipelineOptions = {}) {
+  constructor(url: string, spec: ReplicationSpec, { around = (destination) => destination, memoryLimit, ...limits }: TestPipelineOptions = {}) {
     this.spec = spec
     this.source = sourcePool({ connectionString: url, max: 8 })
     // A database that is dropped with force ends connections that are being closed.
@@ -55,7 +57,7 @@ export class TestPipeline implements AsyncDisposable {
       hasDestination: (name) => existsSync(this.fileOf(name)),
       ...limits,
       spoolFolder: (name, key) => spoolFolderOf(this.fileOf(name), key),
-      openDestination: async (name) => around(await openDuckDbDestination({ path: this.fileOf(name) })),
+      openDestination: async (name) => around(await openDuckDbDestination({ path: this.fileOf(name), ...(memoryLimit === undefined ? {} : { memoryLimit }) })),
     })
     this.engine = new Proxy(engine, {
       get: (target, name) => {

@@ -4,6 +4,8 @@ import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 
 /** `LARGE_VALUE_MB`: long mode: 300. A row of several has a third of it in each of them. */
 const MEGABYTES = Number(process.env['LARGE_VALUE_MB'] ?? '16')
+/** Three tables are copied at once. */
+const MEMORY = MEGABYTES > 100 ? { memoryLimit: '6GB' } : {}
 const QUARTERS = String(MEGABYTES * 250_000)
 
 /** What the source makes, and the columns whose bytes are compared. */
@@ -18,7 +20,7 @@ let pipeline: TestPipeline
 
 beforeAll(async () => {
   database = await createDatabase(inject('postgresUrl'))
-  pipeline = new TestPipeline(database.url, specOf({ slotName: 'large_values', tableNames: null }))
+  pipeline = new TestPipeline(database.url, specOf({ slotName: 'large_values', tableNames: null }), MEMORY)
   for (const [type, value] of Object.entries(VALUES)) {
     await pipeline.sql(`CREATE TABLE of_${type} (id int PRIMARY KEY, v ${type}); INSERT INTO of_${type} SELECT 1, ${value}`)
   }
@@ -45,7 +47,7 @@ it.each(Object.keys(VALUES))(`holds a ${String(MEGABYTES)} MB value of %s byte f
 
 it(`holds a row of five values of ${String(Math.round(MEGABYTES / 3))} MB, by copy and by stream`, async () => {
   const names = ['a', 'b', 'c', 'd', 'e']
-  await using own = new TestPipeline(database.url, specOf({ slotName: 'large_row', tableNames: ['of_row'] }))
+  await using own = new TestPipeline(database.url, specOf({ slotName: 'large_row', tableNames: ['of_row'] }), MEMORY)
   const insert = async (id: number): Promise<unknown> => own.sql(`INSERT INTO of_row SELECT ${String(id)}, ${names.map((name) => `repeat('${name}"\n ', ${QUARTERS} / 3)`).join(', ')}`)
   await own.sql(`CREATE TABLE of_row (id int PRIMARY KEY, ${names.map((name) => `${name} text`).join(', ')})`)
   await insert(1)
