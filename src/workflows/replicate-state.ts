@@ -114,7 +114,7 @@ export type Step =
 
 const MAX_BACK_OFF_MS = 60_000
 /** `status` is at most 30 s old while changes flow: leaves time for the running commit and the way to the workflow. */
-const MAX_BUSY_MS = 25_000
+const MAX_BUSY_MS = 28_000
 const MAX_IDLE_MS = 120_000
 /** The end of the initial loads shows soon. */
 const MAX_IDLE_WHILE_COPYING_MS = 5_000

@@ -484,6 +484,30 @@ describe('orders for tables', () => {
   })
 })
 
+describe('slices of a stream that is never idle', () => {
+  it('cost six events of the history each: while changes flow, about one in 5 s', async () => {
+    engine.maxSliceMs = 20
+    const handle = await harness.startReplicate()
+    // The first ones are short.
+    await until(async () => engine.namesOf('slice').length, (count) => count > 12)
+    await handle.executeUpdate(stopUpdate, { args: [{}] })
+    const { events } = await handle.fetchHistory()
+    const begun = (events ?? []).flatMap(({ eventId, activityTaskScheduledEventAttributes: scheduled }) => {
+      if (scheduled?.activityType?.name !== 'replicateSlice') return []
+      const [payload] = scheduled.input?.payloads ?? []
+      const { maxBusyMs } = JSON.parse(Buffer.from(payload?.data ?? []).toString('utf8')) as { maxBusyMs: number }
+      return [{ place: Number(eventId), maxBusyMs }]
+    })
+    const long = begun.filter(({ maxBusyMs }) => maxBusyMs === begun.at(-1)?.maxBusyMs)
+    const [first, last] = [long.at(0), long.at(-1)]
+    const perSlice = ((last?.place ?? NaN) - (first?.place ?? NaN)) / (long.length - 1)
+    expect(perSlice).toBe(6)
+    expect((perSlice / (last?.maxBusyMs ?? NaN)) * 5_000).toBeLessThan(1.1)
+    // `status` is at most 30 s old.
+    expect(last?.maxBusyMs).toBeLessThan(30_000)
+  })
+})
+
 describe('workers that go and come', () => {
   it('returns the progress of a slice on shutdown, and the next worker goes on', async () => {
     engine.maxSliceMs = 60_000

@@ -223,7 +223,7 @@ describe('tables', () => {
 })
 
 describe('slices', () => {
-  it('are short at first and after a resume, then 25 s busy and 120 s idle', () => {
+  it('are short at first and after a resume, then 28 s busy and 120 s idle', () => {
     let state = initialized()
     const limits = []
     for (let count = 0; count < 8; count++) {
@@ -233,7 +233,7 @@ describe('slices', () => {
     }
     expect(limits).toEqual([
       ...[[2_000, 2_000], [4_000, 4_000], [8_000, 8_000], [16_000, 16_000]],
-      ...[[25_000, 32_000], [25_000, 64_000], [25_000, 120_000], [25_000, 120_000]],
+      ...[[28_000, 32_000], [28_000, 64_000], [28_000, 120_000], [28_000, 120_000]],
     ])
     expect(nextStep(onResume(onPause(state)))).toMatchObject({ maxBusyMs: 2_000 })
   })
@@ -241,7 +241,7 @@ describe('slices', () => {
   it('show soon that the copies are done', () => {
     let state = initialized({ a: 'pending' })
     for (let count = 0; count < 8; count++) state = onSlice(state, slice({}, { hasTablesToCopy: true }))
-    expect(nextStep(state)).toMatchObject({ maxBusyMs: 25_000, maxIdleMs: 5_000 })
+    expect(nextStep(state)).toMatchObject({ maxBusyMs: 28_000, maxIdleMs: 5_000 })
   })
 })
 
