@@ -67,7 +67,10 @@ export interface Destination {
   foresee(table: TableRecord, change: ForeseenChange): Promise<Foresight>
   /** Writes the plans of copies and makes the tables that they fill, empty. */
   prepareCopies(fence: Fence, tables: readonly TableRecord[]): Promise<void>
-  /** The table's shape is another: its copy begins anew in an empty table of that shape, beside the rows that readers see already. */
+  /**
+   * The table's shape is another: its copy begins anew in an empty table of that shape, beside the rows that readers see already. `InvalidInput` where the table cannot be
+   * held in it (a hint does not fit, a name is ours).
+   */
   restartCopy(fence: Fence, table: TableRecord, source: TableSchema): Promise<TableRecord>
   /** Tables leave because somebody ordered it: their rows stay, or go with the record; the amendment is noted with it, all in one transaction. */
   removeTables(fence: Fence, tables: readonly TableRecord[], order: { readonly dropsRows: boolean; readonly amendment: TableAmendment }): Promise<void>

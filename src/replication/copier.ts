@@ -316,7 +316,12 @@ export class Copier {
         return
       }
       await destination.dropDeferred(table.record.oid, null)
-      table.reshape(await destination.restartCopy(fence, table.withUsedApprovals(table.record), replicatedShape(table.record, schema)))
+      try {
+        table.reshape(await destination.restartCopy(fence, table.withUsedApprovals(table.record), replicatedShape(table.record, schema)))
+      } catch (error) {
+        if (!(error instanceof DomainError && error.kind === 'InvalidInput')) throw error
+        await this.#stop(table, error)
+      }
     })
   }
 

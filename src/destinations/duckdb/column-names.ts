@@ -12,7 +12,7 @@ const ADDED_BY: Readonly<Record<ShapeKind, string>> = { merge: 'writeMode merge'
  * What is wrong with the names of a table's columns (contract §5): one has the very name of one that we add or need, or two differ only in case, which
  * DuckDB does not tell apart. Null where nothing is.
  */
-export function refusedColumnName(source: TableName, columns: readonly Pick<TargetColumn, 'name'>[], shaping: Shaping): DomainError | null {
+function refusedColumnName(source: TableName, columns: readonly Pick<TargetColumn, 'name'>[], shaping: Shaping): DomainError | null {
   const kinds = kindsOf(shaping)
   const seen = new Map<string, string>(kinds.flatMap((kind) => ADDED_COLUMNS[kind].map(([name]) => [name.toLowerCase(), `a column that ${ADDED_BY[kind]} adds`] as const)))
   const finding = kinds.find((kind) => kind === 'scd2' || kind === 'append')
@@ -32,8 +32,19 @@ export function refusedColumnName(source: TableName, columns: readonly Pick<Targ
   return null
 }
 
+/** Why a table of the source cannot be held with these columns, key and shapes; null where it can. */
+export function refusedShape(source: TableName, shape: { readonly columns: readonly TargetColumn[]; readonly key: readonly string[]; readonly shaping: Shaping }): DomainError | null {
+  return refusedKeyType(source, shape) ?? refusedColumnName(source, shape.columns, shape.shaping) ?? refusedSoftDelete(source, shape.key, shape.shaping)
+}
+
+/** Throws why a table of the source cannot be held so, if it cannot. */
+export function refuseShape(source: TableName, shape: Parameters<typeof refusedShape>[1]): void {
+  const refused = refusedShape(source, shape)
+  if (refused !== null) throw refused
+}
+
 /** Why rows cannot be told apart by a key that a hint has given another type; null where they can, or where changes are only added. */
-export function refusedKeyType(source: TableName, { columns, key, shaping }: { readonly columns: readonly TargetColumn[]; readonly key: readonly string[]; readonly shaping: Shaping }): DomainError | null {
+function refusedKeyType(source: TableName, { columns, key, shaping }: { readonly columns: readonly TargetColumn[]; readonly key: readonly string[]; readonly shaping: Shaping }): DomainError | null {
   if (isAppendOnly(shaping)) return null
   const refused = columns.find(({ name, shape, type }) => {
     const isText = shape.tag === 'base' && ['text', 'varchar', 'bpchar'].includes(shape.name ?? '')
@@ -51,7 +62,7 @@ export function refusedKeyType(source: TableName, { columns, key, shaping }: { r
  * Why deleted rows of a table cannot be marked; null where they can. Without a key a row is known by its whole content, so that each update would
  * leave what the row was before it behind, marked as if somebody had deleted it.
  */
-export function refusedSoftDelete(source: TableName, key: readonly string[], shaping: Shaping): DomainError | null {
+function refusedSoftDelete(source: TableName, key: readonly string[], shaping: Shaping): DomainError | null {
   if (key.length > 0 || !kindsOf(shaping).includes('soft')) return null
   return new DomainError({
     kind: 'InvalidInput',

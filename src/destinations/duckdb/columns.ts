@@ -1,6 +1,6 @@
 import type { AddedColumn, ColumnsChange, TargetColumn } from '../../model/destination.ts'
 import { hasHistory, type Shaping } from '../../model/shapes.ts'
-import { mapType } from './type-mapping.ts'
+import { isHintable, mapType } from './type-mapping.ts'
 
 /** A table's columns after a change at the source. The order is the destination's: what is added comes last. */
 export function alteredColumns(columns: readonly TargetColumn[], change: ColumnsChange, shaping: Shaping): readonly TargetColumn[] {
@@ -14,7 +14,7 @@ export function alteredColumns(columns: readonly TargetColumn[], change: Columns
     const name = change.renamed.find(({ from }) => from === column.name)?.to ?? column.name
     const retyped = change.retyped.find((now) => now.name === name)
     if (retyped === undefined) return [{ ...column, name }]
-    const isSame = mapType(retyped.shape).type === column.type
+    const isSame = column.isPinned ? isHintable(column.type, retyped.shape) : mapType(retyped.shape).type === column.type
     return [{ ...column, ...retyped, type: isSame ? column.type : 'VARCHAR', ...(isSame || column.type === 'VARCHAR' ? {} : { widenedFrom: column.type }) }]
   })
   return [...kept, ...change.added.filter(({ attributeNumber }) => !kept.some((column) => column.attributeNumber === attributeNumber)).map(added)]

@@ -14,7 +14,7 @@ import { reloadName, tableKey } from '../../model/table-schema.ts'
 import { applyChunkStages, applyKeysStage, applyStages, failedBy, failTable, restartCopy } from './apply.ts'
 import { carryShapes } from './carry-shapes.ts'
 import { DuckDbChunk } from './chunk-stage.ts'
-import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
+import { refuseShape } from './column-names.ts'
 import { DuckDbComparison } from './comparison.ts'
 import { checkFence, forgetTable, prepareSchema, readPipeline, whereIs, writeAmendment, writeTable, writeTables } from './checkpoint.ts'
 import { carriedColumns } from './columns.ts'
@@ -287,7 +287,9 @@ class DuckDbDestination implements Destination {
   async restartCopy(fence: Fence, table: TableRecord, source: TableSchema): Promise<TableRecord> {
     return this.#database.transaction(async (session) => {
       await checkFence(session, fence, null)
-      const restarted = await restartCopy(session, table, 'inPlace', { columns: targetColumns(source, table.hints), key: source.key, storage: source.storage ?? null })
+      const columns = targetColumns(source, table.hints, table.columns)
+      refuseShape(source, { columns, key: source.key, shaping: table })
+      const restarted = await restartCopy(session, table, 'inPlace', { columns, key: source.key, storage: source.storage ?? null })
       await writeTable(session, fence, restarted, true)
       return restarted
     })
@@ -454,9 +456,7 @@ function followed(known: TableRecord, wanted: TableRegistration): TableRecord {
 /** Contract §5: a source column with the very name of one that we add, and hints for columns that are not there. */
 function refuseNames(source: TableSchema, columns: readonly TargetColumn[], registration: TableRegistration): void {
   const { hints } = registration
-  const refused =
-    refusedKeyType(source, { columns, key: source.key, shaping: registration }) ?? refusedColumnName(source, columns, registration) ?? refusedSoftDelete(source, source.key, registration)
-  if (refused !== null) throw refused
+  refuseShape(source, { columns, key: source.key, shaping: registration })
   for (const name of Object.keys(hints)) {
     if (columns.some((column) => column.name === name)) continue
     throw new DomainError({

@@ -5,7 +5,7 @@ import { hasHistory, isShapedAs, keepsPast, kindsOf, shapesOf, shapingIn, shapin
 import { reloadName, tableKey, type TableName } from '../../model/table-schema.ts'
 import { createAsOf, dropAsOf } from './as-of.ts'
 import { namesTaken, writeTable } from './checkpoint.ts'
-import { refusedColumnName, refusedKeyType, refusedSoftDelete } from './column-names.ts'
+import { refusedShape } from './column-names.ts'
 import type { DatabaseSession } from './database.ts'
 import { dropTable, dropTables, hasTable, moveTable } from './ddl.ts'
 import { TableRefused } from './misfits.ts'
@@ -16,9 +16,7 @@ import { quoteTable } from './sql.ts'
 export async function refuseShapes(session: DatabaseSession, key: PipelineKey, { record, shaping }: Reshaping): Promise<void> {
   const there = record.columns.filter(({ isDropped }) => !isDropped)
   const refused =
-    refusedColumnName(record.source, there, shaping) ??
-    refusedSoftDelete(record.source, record.key, shaping) ??
-    refusedKeyType(record.source, { columns: there, key: record.key, shaping }) ??
+    refusedShape(record.source, { columns: there, key: record.key, shaping }) ??
     refusedWayBack(record, shaping) ??
     (await foreignTarget(session, key, { target: record.target, shaping, use: 'fill' })) ??
     (await takenName(session, record, shapesOf(shaping, record.target).map(({ table }) => table)))

@@ -7,7 +7,7 @@ import type { Lsn } from '../../model/lsn.ts'
 import { isAppendOnly, keepsPast } from '../../model/shapes.ts'
 import { tableKey, type TableSchema } from '../../model/table-schema.ts'
 import { CellWriter, DELIMITER, FLUSH_BYTES } from './cell-writer.ts'
-import { refusedColumnName, refusedSoftDelete } from './column-names.ts'
+import { refusedShape } from './column-names.ts'
 import { alteredColumns, carriedColumns } from './columns.ts'
 import { mayBeReplaced, unrepresentable } from './misfits.ts'
 import { quoteName } from './sql.ts'
@@ -106,7 +106,7 @@ export class TableWriter implements TableStage {
   alterColumns(change: ColumnsChange): void {
     this.endStep()
     const columns = alteredColumns(this.table.columns, change, this.table.record)
-    if (this.#refuses(columns)) return
+    if (this.#refuses(columns, change.key)) return
     this.table.columns = columns
     this.table.key = change.key
     this.steps.push({ tag: 'alter', change })
@@ -115,23 +115,30 @@ export class TableWriter implements TableStage {
   replaceSchema(source: TableSchema): void {
     this.endStep()
     const { record } = this.table
-    const fresh = targetColumns(source, record.hints)
+    const fresh = this.#freshColumns(source)
+    if (fresh === null) return
     const columns = keepsPast(record) ? carriedColumns(this.table.columns, fresh, record) : fresh
-    if (this.#refuses(columns)) return
-    const refused = refusedSoftDelete(record.source, source.key, record)
-    if (refused !== null) {
-      this.fail(refused)
-      return
-    }
+    if (this.#refuses(columns, source.key)) return
     this.table.columns = columns
     this.table.key = source.key
     this.steps.push({ tag: 'replaceColumns', columns, key: source.key, storage: source.storage ?? null })
   }
 
-  /** The table stops where a column has come whose name it cannot have. */
-  #refuses(columns: readonly TargetColumn[]): boolean {
+  /** Null where a hint does not fit a column's type any more: the table stops. */
+  #freshColumns(source: TableSchema): readonly TargetColumn[] | null {
+    try {
+      return targetColumns(source, this.table.record.hints, this.table.columns)
+    } catch (error) {
+      if (!(error instanceof DomainError)) throw error
+      this.fail(error)
+      return null
+    }
+  }
+
+  /** The table stops where it cannot have a column's name, or the key. */
+  #refuses(columns: readonly TargetColumn[], key: readonly string[]): boolean {
     const { record } = this.table
-    const refused = refusedColumnName(record.source, columns, record)
+    const refused = refusedShape(record.source, { columns, key, shaping: record })
     if (refused !== null) this.fail(refused)
     return refused !== null
   }

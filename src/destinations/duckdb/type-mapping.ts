@@ -1,7 +1,7 @@
 import type { TargetColumn } from '../../model/destination.ts'
 import { DomainError } from '../../model/errors.ts'
 import type { ColumnHint } from '../../model/spec.ts'
-import { tableKey, type TableSchema, type TypeShape } from '../../model/table-schema.ts'
+import { type SourceColumn, tableKey, type TableSchema, type TypeShape } from '../../model/table-schema.ts'
 import { type Cast, CellKind, type CellEncoding } from './cell-encoding.ts'
 import { decimalText, floatText, intervalText, momentText, withoutScale } from './postgres-text.ts'
 
@@ -226,15 +226,20 @@ export function typeOfHint(hint: ColumnHint, shape: TypeShape, place: string): s
   }
   const given = hint.dataType.trim()
   const type = given.toLowerCase() === 'decimal' || /^numeric$/i.test(given) ? decimalHint(hint, place) : (DLT_TYPES[given] ?? canonicalType(given))
-  if (type === 'VARCHAR' || type === natural) return type
-  const sourceName = shape.tag === 'base' ? (shape.name ?? '') : ''
-  const family = type.replace(/\(.*$/, '')
-  if (CONVERSIONS.some(({ from, to }) => from.includes(sourceName) && to.includes(family))) return type
+  if (isHintable(type, shape)) return type
   throw new DomainError({
     kind: 'InvalidInput',
     message: `columns: ${place}: the hint ${JSON.stringify(given)} does not fit the source type: its values could not be held exactly`,
     remedy: `leave the hint out (the column becomes ${natural}), or use "VARCHAR"`,
   })
+}
+
+/** Can a hint give a column of this shape this DuckDB type? */
+export function isHintable(type: string, shape: TypeShape): boolean {
+  if (type === 'VARCHAR' || type === mapType(shape).type) return true
+  const sourceName = shape.tag === 'base' ? (shape.name ?? '') : ''
+  const family = type.replace(/\(.*$/, '')
+  return CONVERSIONS.some(({ from, to }) => from.includes(sourceName) && to.includes(family))
 }
 
 function canonicalType(given: string): string {
@@ -256,10 +261,17 @@ function decimalHint(hint: ColumnHint, place: string): string {
   })
 }
 
-/** The destination columns of a source table, hints applied. Throws what {@link typeOfHint} throws. */
-export function targetColumns(source: TableSchema, hints: Readonly<Record<string, ColumnHint>>): readonly TargetColumn[] {
+/**
+ * The destination columns of a source table, hints applied. Hints are told by name; a column that had one (`known`) keeps its type under another name. Throws
+ * what {@link typeOfHint} throws.
+ */
+export function targetColumns(source: TableSchema, hints: Readonly<Record<string, ColumnHint>>, known: readonly TargetColumn[] = []): readonly TargetColumn[] {
+  const hintOfOld = ({ attributeNumber }: SourceColumn): ColumnHint | undefined => {
+    const hinted = known.find((column) => column.isPinned && !column.isDropped && column.attributeNumber === attributeNumber)
+    return hinted === undefined ? undefined : { dataType: hinted.type }
+  }
   return source.columns.map((column) => {
-    const hint = hints[column.name]
+    const hint = hints[column.name] ?? hintOfOld(column)
     const type = hint === undefined ? mapType(column.shape).type : typeOfHint(hint, column.shape, `${tableKey(source)}.${column.name}`)
     return { ...column, type, isPinned: hint !== undefined, isDropped: false }
   })
