@@ -31,6 +31,18 @@ describe('text cells', () => {
     expect(stage(base('text'), 'a\x1fb\x1ec')).toBe('\x1ea\x1fb\x1e\x1ec\x1e')
     expect(stage(base('text'), '\r')).toBe('\x1e\r\x1e')
   })
+
+  it('are the same bytes, quoted where they must be, of whatever length and at whatever place these stand', () => {
+    const bytes = fc.array(fc.oneof(fc.constantFrom(0x09, 0x0a, 0x0d, 0x1e, 0x1f, 0x20, 0x21, 0x7f, 0x80, 0xff), fc.integer({ min: 1, max: 255 })), { minLength: 1, maxLength: 90 })
+    fc.assert(fc.property(bytes, fc.nat(9), (cell, before) => {
+      const source = Buffer.from([...Array.from({ length: before }, () => 0x0a), ...cell, 0x0a])
+      const writer = new CellWriter(cell.length * 2 + 64)
+      writer.cell(mapType(base('text')).encoding, source, before, before + cell.length)
+      const mustQuote = cell.some((byte) => [0x0a, 0x0d, 0x1e, 0x1f].includes(byte))
+      const expected = mustQuote ? [0x1e, ...cell.flatMap((byte) => (byte === 0x1e ? [0x1e, 0x1e] : [byte])), 0x1e] : cell
+      expect([...writer.buffer.subarray(0, writer.position)]).toEqual(expected)
+    }))
+  })
 })
 
 describe('numeric cells', () => {
