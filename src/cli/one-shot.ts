@@ -1,4 +1,5 @@
 import type { Client } from '@temporalio/client'
+import { WorkflowNotFoundError } from '@temporalio/common'
 import type { Command } from 'commander'
 
 import { configuredTaskQueue } from '../config.ts'
@@ -8,7 +9,7 @@ import { usageError } from './failure.ts'
 import { showUntilResult } from './live-line.ts'
 import { addSpecOptions, specInput } from './spec-options.ts'
 import { requireWorker } from './task-queue-pollers.ts'
-import { withClient, workflowInput } from './temporal.ts'
+import { asObject, scheduleOf, withClient, workflowInput } from './temporal.ts'
 
 /** Fields of a replication that say where it is; the only ones that a drop needs of it. */
 const IDENTIFYING_FIELDS = ['source', 'destination', 'slotName', 'publicationName', 'schemaName', 'tableNames', 'datasetName', 'writeMode']
@@ -28,17 +29,23 @@ interface GivenPipeline {
   readonly taskQueue: string
 }
 
-/** What the options say, over what of the workflow's own input is wanted. */
+/** What the options say, over what of the workflow's own input is wanted; with `isScheduleMeant` of the schedule's of that id, where there is no such workflow. */
 export async function pipelineInput(
   client: Client,
-  { workflowId, command }: { readonly workflowId: string | undefined; readonly command: Command },
+  { workflowId, command, isScheduleMeant = false }: { readonly workflowId: string | undefined; readonly command: Command; readonly isScheduleMeant?: boolean },
   isWanted: (field: string) => boolean,
 ): Promise<GivenPipeline> {
   const given = specInput(command)
   if (workflowId === undefined) return { fields: { ...given }, taskQueue: configuredTaskQueue(process.env) }
   const handle = client.workflow.getHandle(workflowId)
-  const { taskQueue } = await handle.describe()
-  const started = await workflowInput(client, handle)
+  const { taskQueue, started } = await handle.describe().then(
+    async (found) => ({ taskQueue: found.taskQueue, started: await workflowInput(client, handle) }),
+    async (error: unknown) => {
+      const schedule = isScheduleMeant && error instanceof WorkflowNotFoundError ? await scheduleOf(client, workflowId) : null
+      if (schedule === null) throw error
+      return { taskQueue: schedule.action.taskQueue, started: asObject(schedule.action.args?.[0]) }
+    },
+  )
   const wanted = Object.entries(started).filter(([field]) => isWanted(field))
   return { fields: { ...Object.fromEntries(wanted), ...given }, taskQueue }
 }

@@ -1,10 +1,14 @@
-import type { Client } from '@temporalio/client'
+import type { Client, WorkflowExecutionDescription } from '@temporalio/client'
+import { defineSearchAttributeKey, SearchAttributeType, WorkflowNotFoundError } from '@temporalio/common'
 
+import { shellWord } from '../model/remedy.ts'
 import type { ReplicationProgress, ReplicationStatus } from '../model/status.ts'
 import { CliError } from './failure.ts'
-import { asObject, decodePayload, within } from './temporal.ts'
+import { asObject, decodePayload, scheduleOf, within } from './temporal.ts'
 
 const QUERY_TIMEOUT_SECONDS = 10
+/** Temporal's own, of what a schedule has started. */
+const SCHEDULED_BY = defineSearchAttributeKey('TemporalScheduledById', SearchAttributeType.KEYWORD)
 
 /** A replication's status with what the running activity said last. */
 export interface LiveStatus {
@@ -21,9 +25,10 @@ export interface LiveStatus {
  */
 export async function readStatus(client: Client, workflowId: string): Promise<LiveStatus> {
   const handle = client.workflow.getHandle(workflowId)
-  const description = await handle.describe()
+  const description = await handle.describe().catch(async (error: unknown) => { throw await notAWorkflow(client, workflowId, error) })
   const { runId } = description
   const state = description.status.name
+  if (description.type !== 'replicate' && state !== 'FAILED') throw otherType(description)
   // Its final status is its result: no worker is needed to see it. A failed one throws its failure here.
   if (state === 'COMPLETED' || state === 'FAILED' || state === 'TIMED_OUT') {
     return { workflowId, runId, status: requireStatus(workflowId, await handle.result()), activity: null }
@@ -66,6 +71,21 @@ export function newestHeartbeat(activities: readonly PendingActivity[]): { reado
 function isProgress(value: unknown): value is ReplicationProgress {
   const progress = asObject(value)
   return typeof progress['asOf'] === 'string' && typeof progress['tables'] === 'object' && Array.isArray(progress['warnings'])
+}
+
+/** A schedule has its own verb: its runs have the time in their ids. */
+async function notAWorkflow(client: Client, workflowId: string, error: unknown): Promise<unknown> {
+  if (!(error instanceof WorkflowNotFoundError) || (await scheduleOf(client, workflowId)) === null) return error
+  return new CliError({ type: 'WorkflowNotFound', message: `there is no workflow ${workflowId}, but a schedule`, remedy: `npm run cli -- schedule show ${shellWord(workflowId)} tells what became of its runs` })
+}
+
+function otherType({ workflowId, type, typedSearchAttributes }: WorkflowExecutionDescription): CliError {
+  const scheduleId = typedSearchAttributes.get(SCHEDULED_BY)
+  return new CliError({
+    type: 'InvalidInput',
+    message: `workflow ${workflowId} has no replication status: it is a ${type}`,
+    remedy: scheduleId !== undefined ? `npm run cli -- schedule show ${shellWord(scheduleId)} tells what became of it` : `temporal workflow describe --workflow-id ${shellWord(workflowId)} shows it; npm run cli -- status lists the open replications`,
+  })
 }
 
 function requireStatus(workflowId: string, value: unknown): ReplicationStatus {

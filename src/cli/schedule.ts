@@ -3,13 +3,15 @@ import { type Command, InvalidArgumentError } from 'commander'
 
 import colors from '../terminal-colors.ts'
 import { configuredTaskQueue } from '../config.ts'
+import { shellWord } from '../model/remedy.ts'
 import { type InputOrigin, parseReplicationInput, parseVerifyInput, parseXminInput } from '../model/spec-parse.ts'
 import { type Answer, answer } from './answer.ts'
 import { CliError, usageError } from './failure.ts'
+import { listOpenReplications } from './replication-status.ts'
 import { countFailedRuns, outcomeOf, scheduledRunOf } from './scheduled-runs.ts'
 import { addSpecOptions, addTypeOption, checkedSpecInput, pipelineOf, specInput, typeOf } from './spec-options.ts'
 import { textTable } from './status-text.ts'
-import { asObject, withClient } from './temporal.ts'
+import { asObject, withClient, workflowInput } from './temporal.ts'
 import { addVerifyOptions, verifyFields, type VerifyOptions } from './verify.ts'
 
 /** What a schedule can run; the first by default. */
@@ -132,9 +134,21 @@ function addCreate(schedule: Command): void {
           remedy: `change it (npm run cli -- schedule update ${scheduleId} …), or give another id`,
         })
       }
-      return await showSchedule(client, scheduleId)
+      const shown = await showSchedule(client, scheduleId)
+      const holder = workflowType === 'syncChanges' ? await replicationOf(client, input) : null
+      if (holder === null) return shown
+      const warning = `${holder} replicates slot ${String(input['slotName'])}: while it does, each run fails with AlreadyReplicating; npm run cli -- schedule pause ${shellWord(scheduleId)}, or stop it`
+      return { document: { ...asObject(shown.document), warnings: [warning] }, text: `${shown.text}\n${colors.yellow('warning')}: ${warning}` }
     })
   })
+}
+
+/** The open `replicate` that has the slot of this input; null = none. Another source may have a slot of that name: it counts where both inputs name theirs. */
+async function replicationOf(client: Client, { slotName, source }: Readonly<Record<string, unknown>>): Promise<string | null> {
+  const open = await listOpenReplications(client)
+  const inputs = await Promise.all(open.map(async (workflowId) => ({ workflowId, input: await workflowInput(client, client.workflow.getHandle(workflowId)) })))
+  const isSame = (other: unknown): boolean => other === source || other === undefined || source === undefined
+  return inputs.find(({ input }) => input['slotName'] === slotName && isSame(input['source']))?.workflowId ?? null
 }
 
 function addUpdate(schedule: Command): void {

@@ -66,6 +66,7 @@ export function statusText({ workflowId, status, activity }: LiveStatus, trend: 
     ...status.warnings.map((warning) => `${colors.yellow('warning')}: ${warning}`),
     ...(status.lastError === undefined
       ? []
+      : status.phase === 'stopped' ? [colors.dim(`before it was stopped: ${status.lastError.type}: ${status.lastError.message}`)]
       : [`${colors.red(status.lastError.type)}: ${status.lastError.message}`, indented(status.lastError.remedy)]),
   ]
   return lines.join('\n')

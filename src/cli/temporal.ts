@@ -1,4 +1,4 @@
-import type { Client, WorkflowHandle } from '@temporalio/client'
+import { type Client, type ScheduleDescription, ScheduleNotFoundError, type WorkflowHandle } from '@temporalio/client'
 import { defaultPayloadConverter, type Payload } from '@temporalio/common'
 
 import { connectClient, readTemporalSettings } from '../temporal-connection.ts'
@@ -25,6 +25,14 @@ export function uiLink(client: Client, workflowId: string, runId?: string): stri
   const namespace = encodeURIComponent(client.options.namespace)
   const run = runId === undefined ? '' : `/${encodeURIComponent(runId)}/history`
   return `${base.replace(/\/+$/, '')}/namespaces/${namespace}/workflows/${encodeURIComponent(workflowId)}${run}`
+}
+
+/** The schedule of this id; null where there is none. */
+export async function scheduleOf(client: Client, scheduleId: string): Promise<ScheduleDescription | null> {
+  return await client.schedule.getHandle(scheduleId).describe().catch((error: unknown) => {
+    if (error instanceof ScheduleNotFoundError) return null
+    throw error
+  })
 }
 
 /** The JSON object that a workflow was started with; empty where it had none. */

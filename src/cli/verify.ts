@@ -50,7 +50,7 @@ export function addVerify(program: Command): void {
   answer(command, async ([workflowId]): Promise<Answer> => {
     return await withClient(async (client) => {
       const meant = workflowId ?? (specInput(command)['slotName'] === undefined ? await onlyOpenReplication(client) : undefined)
-      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId: meant, command }, (field) => field !== 'reset')
+      const { fields: pipeline, taskQueue } = await pipelineInput(client, { workflowId: meant, command, isScheduleMeant: true }, (field) => field !== 'reset' && field !== 'repair')
       const slotName = pipeline['slotName']
       if (typeof slotName !== 'string') throw usageError('which replication is to be compared?', 'give the workflow id, or --slot and --publication')
       const options = command.optsWithGlobals<VerifyOptions & { readonly showValues?: true; readonly json?: true }>()

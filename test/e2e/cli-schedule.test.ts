@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, i
 
 import { documentOf, run } from '../support/command-line.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
-import { type TestWorker, WorkflowHarness } from '../support/workflow-harness.ts'
+import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
 
 let harness: WorkflowHarness
 let worker: TestWorker
@@ -44,6 +44,40 @@ async function json(...args: readonly string[]): Promise<unknown> {
   expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
   return documentOf(outcome)
 }
+
+describe('a run of a schedule', () => {
+  const matching = (pattern: RegExp): unknown => expect.stringMatching(pattern)
+
+  it('is told from a replication by status, and named by its schedule in verify', async () => {
+    const scheduleId = `sync-${slot}`
+    await json('schedule', 'create', ...spec, '--every', '1d', '--paused')
+    await json('schedule', 'trigger', scheduleId)
+    const shown = await until(
+      async () => JSON.stringify(await json('schedule', 'show', scheduleId)),
+      (text) => text.includes('"state":"completed"'),
+    )
+    const runId = /"workflowId":"([^"]*Z)"/.exec(shown)?.[1] ?? ''
+    // Cause: both led to the list of open replications, where neither is.
+    for (const id of [runId, scheduleId]) {
+      const refused = await run('status', id, '--json')
+      expect([refused.exitCode, documentOf(refused)]).toEqual([1, { error: expect.objectContaining({ remedy: matching(new RegExp(`schedule show ${scheduleId} tells`)) }) as unknown }])
+    }
+    // Cause: the id that `schedule show` names as the workflow's is that of no workflow.
+    expect((await run('verify', scheduleId, '--json')).stdout).toContain('"compared"')
+    expect((await run('drop', scheduleId, '--confirm', slot, '--json')).stdout).toContain('WorkflowNotFound')
+  })
+
+  it('is warned of where a replication has the slot', async () => {
+    await json('start', `replicate-${slot}`, ...spec)
+    await until(
+      async () => JSON.stringify(await json('status')),
+      (text) => text.includes(`replicate-${slot}`),
+    )
+    expect(await json('schedule', 'create', ...spec, '--every', '1d', '--paused')).toMatchObject({ warnings: [matching(new RegExp(`^replicate-${slot} replicates slot ${slot}: .*AlreadyReplicating.*schedule pause sync-${slot}`))] })
+    expect(await json('schedule', 'create', ...spec, '--verify', '--every', '1d', '--paused')).not.toHaveProperty('warnings')
+    await json('schedule', 'delete', `verify-${slot}`)
+  })
+})
 
 describe('the times of a schedule', () => {
   it('are spread by --jitter, which lasts until it is changed', async () => {

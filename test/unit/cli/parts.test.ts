@@ -24,6 +24,16 @@ const PROGRESS: ReplicationProgress = {
 }
 const STATUS: ReplicationStatus = { ...PROGRESS, phase: 'streaming', slotName: 's', publicationName: 'p' }
 
+describe('the status of one that was stopped', () => {
+  it('tells what it had failed with as of the past, without what to do', () => {
+    const lastError = { type: 'SourceUnavailable', message: 'the server is down', remedy: 'start it' } as const
+    const text = statusText({ workflowId: 'id', runId: '', activity: null, status: { ...STATUS, phase: 'stopped', lastError } })
+    expect(text).toContain('before it was stopped: SourceUnavailable: the server is down')
+    expect(text).not.toContain('start it')
+    expect(statusText({ workflowId: 'id', runId: '', activity: null, status: { ...STATUS, phase: 'failed', lastError } })).toContain('start it')
+  })
+})
+
 describe('live figures', () => {
   const later: ReplicationProgress = { ...PROGRESS, asOf: '2024-01-01T00:00:10.000Z', appliedLsn: '0/18', warnings: ['from the activity'] }
 
