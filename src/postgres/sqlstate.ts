@@ -131,6 +131,7 @@ function kindOf(facts: ErrorFacts): ErrorKind {
       const kind = slotErrorKind(code, facts.message)
       if (kind !== null) return kind
     }
+    if (isTooLarge(facts)) return 'UnrepresentableValue'
     return KIND_BY_CODE[code] ?? KIND_BY_CODE[code.slice(0, 2)] ?? 'ProtocolViolation'
   }
   if (code !== null) {
@@ -155,6 +156,16 @@ function slotErrorKind(code: string, message: string): ErrorKind | null {
   }
 }
 
+/**
+ * Cannot the server make the text of a row? No string of it is longer than 1 GB less a byte, of which a byte of `bytea` takes two. (The first of both texts is not translated.)
+ *
+ * Source: https://github.com/postgres/postgres/blob/REL_18_STABLE/src/include/utils/memutils.h (MaxAllocSize)
+ */
+function isTooLarge({ isFromServer, code, routine, message }: ErrorFacts): boolean {
+  if (!isFromServer) return false
+  return code === 'XX000' ? /^invalid memory alloc request size \d+$/.test(message) : code === '54000' && routine === 'enlargeStringInfo'
+}
+
 function safeText(facts: ErrorFacts): string {
   if (!facts.isFromServer) {
     const isOurs = facts.code !== null || DRIVER_MESSAGES.some(([pattern]) => pattern.test(facts.message))
@@ -162,6 +173,7 @@ function safeText(facts: ErrorFacts): string {
     return facts.message === 'timeout expired' ? 'no connection within connect_timeout' : facts.message
   }
   const code = facts.code ?? '?'
+  if (isTooLarge(facts)) return `a row is longer as text than the 1 GB that PostgreSQL can send (SQLSTATE ${code})`
   if (KIND_BY_CODE[code] === 'UnrepresentableValue') return `a text of the database cannot be converted to UTF-8 (SQLSTATE ${code})`
   return CLASSES_WITH_SAFE_TEXT.has(code.slice(0, 2)) ? `${facts.message} (SQLSTATE ${code})` : `the server answered SQLSTATE ${code}`
 }
@@ -170,6 +182,9 @@ const CERTIFICATE_REMEDY =
   'Set sslrootcert to the certificate of the authority that signed the server\'s (and sslcert and sslkey where the server asks for a client certificate), and connect by the host name that stands in it.'
 
 const NO_UTF8_REMEDY = 'Some text of the database cannot be converted to UTF-8. Change it at the source; where it has come in the stream already, start again with "reset": true.'
+
+const TOO_LARGE_REMEDY =
+  'Make the value smaller at the source (a bytea has two characters a byte), or leave its column out with includeColumns. Where it has come in the stream already, start again with "reset": true.'
 
 const REMEDY_BY_CODE: Readonly<Record<string, string>> = {
   '08P01': 'Connect to the server itself, not through a connection pooler.',
@@ -196,6 +211,7 @@ const REMEDY_BY_KIND: Partial<Readonly<Record<ErrorKind, string>>> = {
 function remedyOf(kind: ErrorKind, facts: ErrorFacts): string {
   const code = facts.code ?? ''
   if (!facts.isFromServer && CERTIFICATE_CODES.test(code)) return CERTIFICATE_REMEDY
+  if (isTooLarge(facts)) return TOO_LARGE_REMEDY
   return (facts.isFromServer ? REMEDY_BY_CODE[code] : undefined) ?? REMEDY_BY_KIND[kind] ?? 'See the server\'s log at this time.'
 }
 

@@ -42,6 +42,9 @@ describe('errors of the server, by SQLSTATE and routine', () => {
     ['42P01', {}, 'InvalidInput', false],
     ['42601', {}, 'ProtocolViolation', false],
     ['XX000', {}, 'SourceUnavailable', true],
+    ['XX000', { routine: 'MemoryContextSizeFailure', message: 'invalid memory alloc request size 1200000003' }, 'UnrepresentableValue', false],
+    ['54000', { routine: 'enlargeStringInfo', message: 'out of memory' }, 'UnrepresentableValue', false],
+    ['54000', { routine: 'transformColumnDefinition' }, 'ProtocolViolation', false],
     ['ZZ999', {}, 'ProtocolViolation', false],
   ] as const)('%s %j is %s', (code, fields, kind, isRetryable) => {
     const error = toDomainError(serverError(code, fields), context)
@@ -49,6 +52,12 @@ describe('errors of the server, by SQLSTATE and routine', () => {
     expect(error.remedy).not.toBe('')
     expect(error.message).toContain('slot "s": ')
     expect(error.cause).toMatchObject({ code })
+  })
+
+  // Cause: it was taken for a server that cannot be reached, or for a fault of ours, and tried for ever.
+  it('says of a row that the server cannot send what it is', () => {
+    const error = toDomainError(serverError('54000', { routine: 'enlargeStringInfo', message: 'out of memory' }), context)
+    expect(error).toMatchObject({ message: 'slot "s": a row is longer as text than the 1 GB that PostgreSQL can send (SQLSTATE 54000)', remedy: expect.stringContaining('includeColumns') as string })
   })
 
   it('takes a publication that was not there where the stream stands for a lost slot, and elsewhere for what it is', () => {
