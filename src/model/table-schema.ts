@@ -83,6 +83,11 @@ export interface TableStorage {
   readonly generated?: readonly number[]
   /** What values of its columns are shown as, however deep in them: by pg_enum.oid the label, by pg_type.oid of a composite type the numbers of its attributes. */
   readonly labels: Readonly<Record<string, string>>
+  /**
+   * By pg_type.oid of each enumeration and composite type in its columns, the transactions (xmin, with commas) but the type's own that last wrote its labels or attributes. Absent =
+   * not known.
+   */
+  readonly shown?: Readonly<Record<string, string>>
   /** pg_constraint.oid of the primary key, null where there is none: what REINDEX leaves as it is. Absent = not known. */
   readonly primaryKey?: number | null
   /** REPLICA IDENTITY FULL: then no Relation message tells of another key. Absent = not known. */

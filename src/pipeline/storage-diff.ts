@@ -8,17 +8,27 @@ import type { TableSchema, TableStorage } from '../model/table-schema.ts'
  *   VACUUM FULL, CLUSTER, another tablespace (nothing changed), or TRUNCATE (which is sent).
  * - A table that was UNLOGGED for a while, and written to, got another file and another TOAST table when it became LOGGED again. Where it has none, see {@link isSuspect}.
  * - An enumeration's label that was renamed, or an attribute that a composite type got or lost, shows in every row that has it.
+ * - A type that is new to the table and has been changed since: rows may have come in between, as its values were shown then.
  * - A partition tree whose members are others, or were for a while: rows went with a partition that was dropped or detached, or came with one that was attached. The
  *   file of a partition alone may be VACUUM FULL, but also a TRUNCATE of that partition, which is **not** sent: taken for the worse.
  */
 export function isRewritten(before: TableStorage, now: TableStorage): boolean {
   const isRelabelled = Object.entries(now.labels).some(([label, text]) => before.labels[label] !== undefined && before.labels[label] !== text)
-  if (isRelabelled) return true
+  if (isRelabelled || isShownOtherwise(before, now)) return true
   const isFileNew = hasOtherFile(before, now)
   const isJoinedAnew = Object.entries(before.joined ?? {}).some(([oid, writer]) => now.joined?.[oid] !== undefined && now.joined[oid] !== writer)
   if (now.isPartitioned) return isFileNew || isJoinedAnew || now.attached.some((oid) => before.files[String(oid)] === undefined)
   const isDefinedAnew = Object.entries(now.columns).some(([attributeNumber, writer]) => before.columns[attributeNumber] !== writer)
   return isFileNew && (isDefinedAnew || (compareToast(before, now) === 'other' && couldBeUnlogged(before, now)))
+}
+
+function isShownOtherwise(before: TableStorage, now: TableStorage): boolean {
+  const { horizon, shown: known } = before
+  if (horizon === undefined || known === undefined) return false
+  const oldest = Number(BigInt(horizon) % 2n ** 32n)
+  // Transactions are 32 bits there, and those before 3 are older than all.
+  const isSince = (xid: string): boolean => Number(xid) > 2 && (Number(xid) - oldest) >>> 0 < 2 ** 31
+  return Object.entries(now.shown ?? {}).some(([type, writers]) => known[type] === undefined && writers !== '' && writers.split(',').some(isSince))
 }
 
 /**
@@ -90,7 +100,7 @@ export function comparePublications(before: readonly Pick<TableRecord, 'oid' | '
 /** Nothing to note? */
 export function isSameStorage(a: TableStorage, b: TableStorage): boolean {
   if (JSON.stringify(a.published) !== JSON.stringify(b.published)) return false
-  if (JSON.stringify([a.joined, a.generated, a.gone]) !== JSON.stringify([b.joined, b.generated, b.gone])) return false
+  if (JSON.stringify([a.joined, a.generated, a.gone, a.shown]) !== JSON.stringify([b.joined, b.generated, b.gone, b.shown])) return false
   return a.toast === b.toast && a.primaryKey === b.primaryKey && a.hasFullIdentity === b.hasFullIdentity && isSameMap(a.files, b.files) && isSameMap(a.columns, b.columns) && isSameMap(a.labels, b.labels)
 }
 

@@ -38,7 +38,7 @@ function publishedAs(publicationName: string): string {
 /**
  * What {@link storageOf} asks for more than once, for `WITH RECURSIVE`; `oids` is the parameter with the tables. `tree`: the members of partition trees, each below its `root`
  * (`pg_partition_tree` would wait for whoever rewrites one of them). `parts`: the types `oid` that values of a column's type `whole` are
- * made of, itself among them (what a domain is over, elements, attributes, bounds). `shown`: what these are shown as. `schema_members`: a publication's entries
+ * made of, itself among them (what a domain is over, elements, attributes, bounds). `shown`: what these are shown as, and which transactions but the type's own last wrote it. `schema_members`: a publication's entries
  * that hold a schema, told by their dependencies, as before PostgreSQL 15 there is no such catalog.
  */
 const storageOver = (oids: string): string => `tree(root, oid) AS (
@@ -54,10 +54,12 @@ parts(whole, oid) AS (
     UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.typtype IN ('r', 'm') AND t.oid IN (r.rngtypid, r.rngmultitypid)) part(oid)
   WHERE part.oid <> 0),
 shown AS MATERIALIZED (
-  SELECT p.whole, e.oid, e.enumlabel::text AS text FROM parts p JOIN pg_enum e ON e.enumtypid = p.oid
+  SELECT p.whole, p.oid AS type, e.oid, e.enumlabel::text AS text, CASE WHEN e.xmin::text <> t.xmin::text THEN e.xmin::text END AS writers
+    FROM parts p JOIN pg_type t ON t.oid = p.oid JOIN pg_enum e ON e.enumtypid = t.oid
   UNION ALL
-  SELECT p.whole, p.oid, string_agg(f.attnum::text, ',' ORDER BY f.attnum) FROM parts p JOIN pg_type t ON t.oid = p.oid
-    JOIN pg_attribute f ON f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped GROUP BY p.whole, p.oid),
+  SELECT p.whole, p.oid, p.oid, f.text, f.writers FROM parts p JOIN pg_type t ON t.oid = p.oid AND t.typrelid <> 0 CROSS JOIN LATERAL (
+    SELECT string_agg(f.attnum::text, ',' ORDER BY f.attnum) FILTER (WHERE NOT f.attisdropped) AS text, string_agg(DISTINCT f.xmin::text, ',') FILTER (WHERE f.xmin::text <> t.xmin::text) AS writers
+    FROM pg_attribute f WHERE f.attrelid = t.typrelid AND f.attnum > 0) f WHERE f.text IS NOT NULL),
 schema_members AS MATERIALIZED (
   SELECT d.objid AS oid, d.refobjid AS publication, s.refobjid AS namespace
   FROM pg_depend d JOIN pg_depend s ON s.classid = d.classid AND s.objid = d.objid AND s.refclassid = 'pg_namespace'::regclass
@@ -90,6 +92,10 @@ const storageOf = (publicationName: string): string => `jsonb_build_object(
       SELECT jsonb_agg(a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> '' AND NOT a.attisdropped), '[]'),
   'labels', coalesce((
       SELECT jsonb_object_agg(s.oid, s.text) FROM pg_attribute a JOIN shown s ON s.whole = a.atttypid WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  'shown', coalesce((
+      SELECT jsonb_object_agg(t.type, t.writers) FROM (
+        SELECT s.type, coalesce(string_agg(DISTINCT s.writers, ','), '') AS writers FROM pg_attribute a JOIN shown s ON s.whole = a.atttypid
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped GROUP BY s.type) t), '{}'),
   'primaryKey', (SELECT k.oid::int8 FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p'),
   'hasFullIdentity', c.relreplident = 'f',
   'toast', c.reltoastrelid::int8,
@@ -123,6 +129,7 @@ const STORAGE_SCHEMA = z
     gone: z.array(z.number()),
     generated: z.array(z.number()),
     labels: z.record(z.string(), z.string()),
+    shown: z.record(z.string(), z.string()),
     primaryKey: z.number().nullable(),
     hasFullIdentity: z.boolean(),
     toast: z.number(),

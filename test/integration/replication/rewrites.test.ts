@@ -94,6 +94,30 @@ describe('tables that are rewritten without their rows being sent', () => {
     await pipeline.expectEqual('x_enum')
   })
 
+  // Cause: labels and attributes of a type that the table did not have before were compared with nothing, and the rows kept what had been sent.
+  it.each([
+    ['a label that was renamed', 'mood', "'sad'", ["ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"], true],
+    ['labels that were exchanged', 'mood[]', "'{sad,glad}'", ["ALTER TYPE mood RENAME VALUE 'sad' TO 'none'", "ALTER TYPE mood RENAME VALUE 'glad' TO 'sad'", "ALTER TYPE mood RENAME VALUE 'none' TO 'glad'"], true],
+    ['an attribute that was added', 'pair', "'(1,a)'", ['ALTER TYPE pair ADD ATTRIBUTE more int'], true],
+    ['an attribute that was dropped', 'pair', "'(1,a)'", ['ALTER TYPE pair DROP ATTRIBUTE v'], true],
+    ['nothing else', 'mood', "'glad'", [], false],
+  ] as const)('looks at a type that is new to a table, with %s after rows had come', async (_case, type, value, changes, isCopied) => {
+    const own = await createDatabase(serverUrl)
+    try {
+      await using pipeline = await ChangingPipeline.over(
+        own.url,
+        'x_new',
+        "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (n int, v text); CREATE TABLE x_new (id int PRIMARY KEY); INSERT INTO x_new VALUES (1), (2)",
+      )
+      for (const statement of [`ALTER TABLE x_new ADD COLUMN m ${type}`, `UPDATE x_new SET m = ${value}`, ...changes]) await pipeline.sql(statement)
+      expect((await pipeline.catchUp()).copied).toEqual(isCopied ? { 'public.x_new': { rows: 2 } } : {})
+      await pipeline.expectEqual('x_new')
+      expect((await pipeline.catchUp()).copied).toEqual({})
+    } finally {
+      await own.drop()
+    }
+  })
+
   // Cause: only a column's own type, its elements' and what its domain is over were looked at.
   it('copies a table again whose values are shown otherwise, however deep in them that is', async () => {
     await using pipeline = await ChangingPipeline.over(

@@ -20,6 +20,24 @@ describe('storage of a table', () => {
   })
 })
 
+describe('a type that is new to a table', () => {
+  const wrap = 2n ** 32n
+  it.each([
+    ['that nobody has changed', '700', '', false],
+    ['that was changed before', '700', '650,699', false],
+    ['that was changed since', '700', '650,700', true],
+    ['that was changed since, in another epoch', String(5n * wrap + 700n), '701', true],
+    ['that was changed since, past the end of 32 bits', String(wrap - 5n), '12', true],
+    ['that was changed before, at the end of 32 bits', String(wrap + 10n), String(wrap - 5n), false],
+    ['that was made with the database', String(3n * 2n ** 30n), '1,2', false],
+    ['where nothing was noted of when it was', undefined, '701', false],
+  ])('%s', (_, horizon, writers, expected) => {
+    const before = { ...table, ...(horizon === undefined ? {} : { horizon }), shown: { 60: '100' } }
+    expect(isRewritten(before, { ...before, shown: { 60: '100', 61: writers } })).toBe(expected)
+    expect(isRewritten(before, { ...before, shown: { 60: writers } })).toBe(false)
+  })
+})
+
 describe('storage of a table that may be UNLOGGED for a while', () => {
   const published: PublishedAs = { publication: 90, version: '700', operations: ['insert'], hasRowFilter: false, memberships: [], isListed: false }
   const listed = { ...published, isListed: true }
