@@ -147,13 +147,13 @@ it.concurrent('a table that stops, and goes on', async () => {
       await retry()
       await lane.untilWell()
     }
-    for (const [step, point] of pointsOf([record('told to go on', "'pending'"), record('joined again', "'streaming'"), onFile('kept changes removed', 'rm .*\\.spool$')])) {
+    for (const [step, point] of pointsOf([ACCEPTED, record('told to go on', "'pending'"), ACKNOWLEDGED, record('joined again', "'streaming'"), onFile('kept changes removed', 'rm .*\\.spool$')])) {
       await spoil()
       await state('failed')
       await lane.kill(step, point, retry)
       await lane.untilWell()
     }
-    for (const [step, point] of pointsOf([record('approved', "'pending'"), CHANGED])) {
+    for (const [step, point] of pointsOf([ACCEPTED, record('approved', "'pending'"), ACKNOWLEDGED, CHANGED])) {
       await lane.source.query(`ALTER TABLE m ADD COLUMN w${String(++id)} int DEFAULT 7`)
       await state('failed')
       await lane.kill(step, point, async () => lane.handle.executeUpdate(approveSchemaChangeUpdate, { args: [{ table: 'm' }] }))
@@ -210,6 +210,12 @@ it.concurrent('the workflow itself', async () => {
     for (const [step, point] of pointsOf([answer('options acknowledged', 'updateResponse completed')])) {
       let batch = 1_000
       await lane.kill(step, point, async () => lane.handle.executeUpdate(setOptionsUpdate, { args: [{ targetBatchSize: ++batch }] }))
+      await lane.untilWell()
+    }
+    for (const [step, point] of pointsOf([ACCEPTED, ACKNOWLEDGED])) {
+      await lane.kill(`pause: ${step}`, point, async () => lane.handle.executeUpdate(pauseUpdate, NOTHING))
+      await lane.until(({ phase }) => phase === 'paused')
+      await lane.kill(`resume: ${step}`, point, async () => lane.handle.executeUpdate(resumeUpdate, NOTHING))
       await lane.untilWell()
     }
     for (const [step, point] of pointsOf([answer('continue-as-new', 'continueAsNewWorkflowExecution', ['before', 'after'])])) {
