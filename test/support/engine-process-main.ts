@@ -9,7 +9,7 @@ import { createEngine } from '../../src/replication/engine.ts'
 import { type EngineAnswer, type EngineProcessOptions, type EngineRequest, STREAMER } from './engine-process.ts'
 
 /** The other end of {@link EngineProcess}. Ends with its parent. */
-const { url, file, spec } = JSON.parse(process.argv[2] ?? '') as EngineProcessOptions
+const { url, file, spec, chunkRows } = JSON.parse(process.argv[2] ?? '') as EngineProcessOptions
 /** The session is let go of after every second slice, as when another worker takes over. */
 const SLICE_MS = 3_000
 
@@ -19,7 +19,11 @@ const engine = createEngine({
   destinationNames: () => ['warehouse'],
   hasDestination: () => existsSync(file),
   spoolFolder: (_name, key) => spoolFolderOf(file, key),
-  openDestination: async () => openDuckDbDestination({ path: file }),
+  openDestination: async () => {
+    const destination = await openDuckDbDestination({ path: file })
+    if (chunkRows !== undefined) Object.defineProperty(destination, 'chunkRows', { value: chunkRows })
+    return destination
+  },
 })
 const ended = new AbortController()
 let slice = new AbortController()

@@ -11,6 +11,8 @@ export interface EngineProcessOptions {
   readonly url: string
   readonly file: string
   readonly spec: ReplicationSpec
+  /** Rows of a range of a comparison; absent = as many as ever. */
+  readonly chunkRows?: number
 }
 
 export type EngineRequest =
