@@ -45,6 +45,7 @@ export class StreamConsumer implements ChangeHandler {
   #endLsn: Lsn
   #lastCommitTimeMicros = 0n
   #firstCommitMs = 0
+  #lastCommitMs = 0
   #lastOid = -1
   #lastTable: TableRuntime | undefined
   /** Spools that took changes since the last seal. */
@@ -106,6 +107,11 @@ export class StreamConsumer implements ChangeHandler {
     return this.#firstCommitMs
   }
 
+  /** The same of the newest. */
+  get lastCommitMs(): number {
+    return this.#lastCommitMs
+  }
+
   begin(commitLsn: Lsn, commitTimeMicros: bigint, xid: number): void {
     if (this.hasCommits) this.#options.onBoundary()
     this.#isOpen = true
@@ -119,7 +125,8 @@ export class StreamConsumer implements ChangeHandler {
     this.#isOpen = false
     if (this.#isKnown) return
     if (this.#transaction !== null) for (const spool of this.#spools.keys()) spool.commit(this.#transaction, endLsn)
-    if (this.#transactions === 0) this.#firstCommitMs = performance.now()
+    this.#lastCommitMs = performance.now()
+    if (this.#transactions === 0) this.#firstCommitMs = this.#lastCommitMs
     this.#transactions++
     this.#endLsn = endLsn
     this.#lastCommitTimeMicros = commitTimeMicros
