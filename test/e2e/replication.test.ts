@@ -149,8 +149,9 @@ describe.each(testServers())('with the real worker and $name', ({ url }) => {
       for (let value = 0; !writers.signal.aborted; value++) await source.query("UPDATE proof.t SET note = 'w' || $1 WHERE id % 100 = 50", [value])
     })()
     try {
-      expect((await verify({ repair: true })).tables).toEqual({ 'proof.t': { compared: 1001, different: 2, repaired: 2 } })
-      expect((await verify({ maxRowsPerSecond: 2_000 })).tables).toEqual({ 'proof.t': { compared: 1001, different: 0, repaired: 0 } })
+      // Of the rows that are written all the time some may not be decided.
+      expect((await verify({ repair: true })).tables).toMatchObject({ 'proof.t': { compared: 1001, different: 2, repaired: 2 } })
+      expect((await verify({ maxRowsPerSecond: 2_000 })).tables).toMatchObject({ 'proof.t': { compared: 1001, different: 0, repaired: 0 } })
     } finally {
       writers.abort()
       await writing

@@ -180,7 +180,7 @@ describe('the spool of the stream', () => {
     }
   })
 
-  it('what a stream warns of its slot is there in the live figures beside the workflow\'s warnings, and ends the slice when it is over', async () => {
+  it('what a stream warns of its slot is there in the live figures beside the workflow\'s warnings, and ends the slice when it is over', { timeout: 300_000 }, async () => {
     const pipeline = await spooling('s_warned', { walBudgetBytes: 400_000 })
     const told: (readonly string[])[] = []
     const context = { ...pipeline.context(), report: ({ progress }: LiveProgress) => { if (progress !== undefined) told.push(progress.warnings) } }
@@ -201,9 +201,10 @@ describe('the spool of the stream', () => {
       await holder.query('COMMIT')
       await pipeline.sql('CHECKPOINT')
       const startMs = performance.now()
-      const over = await slice(120_000)
+      // The slot lets go once no transaction of the whole server is older than this, and other tests have some of a minute or two.
+      const over = await slice(240_000)
       expect(over.slotWarnings).toEqual([])
-      expect(performance.now() - startMs).toBeLessThan(100_000)
+      expect(performance.now() - startMs).toBeLessThan(220_000)
     } finally {
       await holder.query('ROLLBACK')
       holder.release()

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import type { Destination } from '../../../src/model/destination.ts'
+import { DomainError } from '../../../src/model/errors.ts'
 import type { ReplicationSpec } from '../../../src/model/spec.ts'
 import type { TableState } from '../../../src/model/status.ts'
 import { differences, specOf, TestPipeline, type TestPipelineOptions } from '../../support/pipeline.ts'
@@ -207,7 +208,8 @@ it('takes other options with the next slice: a table that refused a schema chang
 })
 
 /** Its first swap takes longer than it takes a slice to see that all is copied, and fails. */
-function failingSwap(destination: Destination, state: { hasFailed: boolean }): Destination {
+/** `beside` runs while the swap is on its way to fail. */
+function failingSwap(destination: Destination, state: { hasFailed: boolean; beside: () => Promise<unknown> }): Destination {
   return new Proxy(destination, {
     get: (target, name: keyof Destination) => {
       const member: unknown = Reflect.get(target, name, target)
@@ -215,16 +217,19 @@ function failingSwap(destination: Destination, state: { hasFailed: boolean }): D
       if (name !== 'swapCopy' || state.hasFailed) return (...given: unknown[]): unknown => Reflect.apply(member, target, given)
       return async () => {
         state.hasFailed = true
+        await state.beside()
         await new Promise((resolve) => setTimeout(resolve, 1_500))
-        throw new Error('the swap has failed')
+        throw new DomainError({ kind: 'DestinationFailed', message: 'the swap has failed', remedy: 'none: a test' })
       }
     },
   })
 }
 
 it('does not say that it is done where the swap of a copy fails at the very end', { timeout: 120_000 }, async () => {
-  const state = { hasFailed: true }
+  const state = { hasFailed: true, beside: async (): Promise<unknown> => Promise.resolve() }
   await using pipeline = await pipelineOf('order_swap', { a: 'id int PRIMARY KEY' }, { tableNames: ['a'] }, { around: (destination) => failingSwap(destination, state) })
+  // The stream passes the copy's snapshot, so that the slice has nothing to wait for but the swap.
+  state.beside = async () => pipeline.sql('CREATE TABLE order_swap.beside (id int)')
   await pipeline.sql('INSERT INTO order_swap.a SELECT generate_series(1, 5)')
   await pipeline.initialize()
   await pipeline.catchUp()
