@@ -48,6 +48,10 @@ async function expectEqual(name: string): Promise<void> {
   }
 }
 
+function seconds(sinceMs: number): string {
+  return ((performance.now() - sinceMs) / 1000).toFixed(1)
+}
+
 async function failureTypeOf(result: Promise<unknown>): Promise<string | null | undefined> {
   const error: unknown = await result.then(
     () => null,
@@ -66,11 +70,15 @@ it('drains on SIGTERM, exits 0, and goes on where it was', async () => {
     for (let from = 10_000; isWriting; from += 10) await insert('drained', from, 10)
   }
   const writing = write()
+  const endedAt = performance.now()
   expect(await harness.stopWorker()).toBe(0)
+  const drained = seconds(endedAt)
   expect(await slotHolder(source, input.slotName)).toBeNull()
+  const startedAt = performance.now()
   await harness.startWorker()
   // Nobody waits for a heartbeat timeout: the drained activity has answered.
   await untilStreaming(source, input.slotName, null, 10_000)
+  process.stderr.write(`SIGTERM: drained after ${drained} s, streaming ${seconds(startedAt)} s after the next start\n`)
   isWriting = false
   await writing
   await untilConfirmed(source, input.slotName)
@@ -166,15 +174,20 @@ it('retries while the source is down, says so, and goes on after its crash recov
   await untilStatus(handle, ({ phase }) => phase === 'streaming')
   await untilStreaming(source, input.slotName)
   await insert('crashed', 10_000, 1_000)
+  const endedAt = performance.now()
   await server.kill('SIGQUIT')
   const status = await untilStatus(handle, ({ lastError }) => lastError !== undefined)
+  const said = seconds(endedAt)
   expect(status.phase).toBe('streaming')
   expect(status.lastError?.type).toBe('SourceUnavailable')
   await server.restart()
+  const backAt = performance.now()
   await insert('crashed', 20_000, 1_000)
   await untilStreaming(source, input.slotName)
   await untilConfirmed(source, input.slotName)
+  const applied = seconds(backAt)
   await untilStatus(handle, ({ lastError }) => lastError === undefined)
+  process.stderr.write(`source stopped at once: said after ${said} s, applied ${applied} s after it answered again, and not said any more after ${seconds(backAt)} s\n`)
   await handle.executeUpdate(stopUpdate, { args: [{}] })
   await expectEqual('crashed')
 })

@@ -42,8 +42,10 @@ it('goes on when Temporal was away for a while: nothing is lost, nothing is done
   await source.query("INSERT INTO t SELECT g, 'while it is away' FROM generate_series(1001, 1100) g; UPDATE t SET v = 'changed' WHERE id <= 10")
   await until(async () => slotHolder(source, slotName), (holder) => holder === null, 60_000)
   await server.restart()
+  const backAt = performance.now()
   await source.query('DELETE FROM t WHERE id BETWEEN 50 AND 59')
   await untilConfirmed(source, slotName, 120_000)
+  process.stderr.write(`Temporal away: applied ${((performance.now() - backAt) / 1000).toFixed(1)} s after it was back\n`)
   const status = await until(
     async () => handle.query(statusQuery).catch(() => null),
     (found) => found?.tables['public.t']?.deletes === 10,
