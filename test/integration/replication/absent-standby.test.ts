@@ -2,6 +2,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { startPostgres, type PostgresServer } from '../../../src/embedded/postgres-server.ts'
 import type { OperationContext } from '../../../src/model/replication.ts'
+import { endsWithin } from '../../../src/postgres/ends-within.ts'
 import { appendRows, differences, doubledChanges, foldAppendRows, NO_DIFFERENCES, readFile } from '../../support/comparison.ts'
 import { specOf, TestPipeline } from '../../support/pipeline.ts'
 import { until } from '../../support/workflow-harness.ts'
@@ -25,7 +26,25 @@ async function setStandby(name: string): Promise<void> {
   await admin.query(`ALTER SYSTEM SET synchronous_standby_names = '${name}'`)
   await admin.query('SELECT pg_reload_conf()')
   await until(async () => (await admin.query<{ synchronous_standby_names: string }>('SHOW synchronous_standby_names')).rows[0]?.synchronous_standby_names, (shown) => shown === name)
+  if (name !== '') await untilCommitsWait(admin)
   await admin.end()
+}
+
+/** The setting counts once the checkpointer has read it, which is later than that a session shows it. */
+async function untilCommitsWait(admin: pg.Client): Promise<void> {
+  const writer = new pg.Client({ connectionString: server.url })
+  await writer.connect()
+  const { rows } = await writer.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+  const isWaiting = async (): Promise<boolean> => {
+    const committing = writer.query("SELECT pg_logical_emit_message(true, 'nobody hears it', '')")
+    const waits = !(await endsWithin(committing, 500))
+    // The commit is in the log, and is not waited for any more.
+    if (waits) await admin.query('SELECT pg_cancel_backend($1)', [rows[0]?.pid])
+    await committing
+    return waits
+  }
+  await until(isWaiting, (waits) => waits)
+  await writer.end()
 }
 
 it.each(['merge', 'append'] as const)('loses and doubles nothing of commits that wait for a standby across the copy of their table (%s)', { timeout: 600_000 }, async (writeMode) => {
