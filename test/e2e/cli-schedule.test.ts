@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest'
 
-import { documentOf, run } from '../support/command-line.ts'
+import { documentOf, json, run } from '../support/command-line.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
 import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
 
@@ -37,13 +37,6 @@ afterEach(async () => {
   await worker.stop()
   rmSync(directory, { recursive: true, force: true })
 })
-
-/** Runs a verb with `--json` that must succeed, and returns its document. */
-async function json(...args: readonly string[]): Promise<unknown> {
-  const outcome = await run(...args, '--json')
-  expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
-  return documentOf(outcome)
-}
 
 describe('a run of a schedule', () => {
   const matching = (pattern: RegExp): unknown => expect.stringMatching(pattern)

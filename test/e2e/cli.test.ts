@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest'
 
 import { DomainError } from '../../src/model/errors.ts'
-import { documentOf, run } from '../support/command-line.ts'
+import { documentOf, json, run } from '../support/command-line.ts'
 import { FakeEngine, slotLost } from '../support/fake-engine.ts'
 import { type TestWorker, until, WorkflowHarness } from '../support/workflow-harness.ts'
 
@@ -43,13 +43,6 @@ afterEach(async () => {
   await worker.stop()
   rmSync(directory, { recursive: true, force: true })
 })
-
-/** Runs a verb with `--json` that must succeed, and returns its document. */
-async function json(...args: readonly string[]): Promise<unknown> {
-  const outcome = await run(...args, '--json')
-  expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
-  return documentOf(outcome)
-}
 
 /** Runs a verb with `--json` that must fail, and returns its error. */
 async function failure(...args: readonly string[]): Promise<unknown> {

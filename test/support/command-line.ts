@@ -1,4 +1,4 @@
-import { vi } from 'vitest'
+import { expect, vi } from 'vitest'
 
 import { runCommandLine } from '../../src/cli/program.ts'
 
@@ -32,4 +32,11 @@ export async function run(...args: readonly string[]): Promise<Outcome> {
 /** The one JSON document that `--json` printed. */
 export function documentOf(outcome: Outcome): unknown {
   return JSON.parse(outcome.stdout)
+}
+
+/** Runs a verb with `--json` that must succeed, and returns its document. */
+export async function json(...args: readonly string[]): Promise<unknown> {
+  const outcome = await run(...args, '--json')
+  expect([outcome.stderr, outcome.exitCode, outcome.stdout]).toEqual(['', 0, outcome.stdout])
+  return documentOf(outcome)
 }

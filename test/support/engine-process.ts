@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { ReplicationSpec } from '../../src/model/spec.ts'
 import type { VerifyProgress, VerifyResult } from '../../src/model/verification.ts'
@@ -63,6 +64,13 @@ export class EngineProcess {
     await this.#exited
   }
 
+  /** Kills it after a while, and starts the next one. */
+  async killAfter(afterMs: number): Promise<void> {
+    await sleep(afterMs)
+    await this.kill()
+    this.start()
+  }
+
   /** Ends it as a worker ends: everything is let go of. */
   async stop(): Promise<void> {
     if (this.#child?.connected === true) this.#child.disconnect()
@@ -73,6 +81,26 @@ export class EngineProcess {
     const result = await this.#ask((id) => ({ tag: 'verify', id, ...request }))
     if (result === null) throw new Error('a verification without a result')
     return result
+  }
+
+  /**
+   * Verifies in slices, as the workflow does with long ones; where the process is killed on the way (`killing` is over then), the next one goes on where the last slice had ended.
+   * `again`: how often it was asked once more.
+   */
+  async verifyToEnd({ repair, maxMs, killing }: { readonly repair: boolean; readonly maxMs: number; readonly killing: Promise<void> }): Promise<{ readonly progress: VerifyProgress; readonly again: number }> {
+    let progress: VerifyProgress | null = null
+    for (let again = 0; ; again++) {
+      try {
+        const result: VerifyResult = await this.verify({ repair, progress, maxMs })
+        progress = result.progress
+        if (result.ended !== 'done') continue
+        await killing
+        return { progress, again }
+      } catch (error) {
+        if (!(error instanceof EngineKilled)) throw error
+        await killing
+      }
+    }
   }
 
   async plant(sql: string): Promise<void> {

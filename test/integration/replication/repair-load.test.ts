@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { closeIdleDatabases } from '../../../src/destinations/duckdb/database.ts'
 import type { VerifyProgress } from '../../../src/model/verification.ts'
 import { appendRows, countsWrites, countVersions, doubledChanges, falseVersions, foldAppendRows, NO_DIFFERENCES, readFile } from '../../support/comparison.ts'
-import { EngineKilled, EngineProcess, STREAMER } from '../../support/engine-process.ts'
+import { EngineProcess, STREAMER } from '../../support/engine-process.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
 import { randomNumbers } from '../../support/worker-harness.ts'
@@ -66,25 +66,11 @@ it('repairs every shape of tables that are written to meanwhile, in small ranges
       await sleep(WRITER_PAUSE_MS)
     }
   }
-  const kill = async (afterMs: number): Promise<void> => {
-    await sleep(afterMs)
-    await engine.kill()
-    engine.start()
-  }
   let slices = 0
   const verify = async (repair: boolean, killing: Promise<void> = Promise.resolve()): Promise<VerifyProgress> => {
-    for (let progress: VerifyProgress | null = null; ; slices++) {
-      try {
-        const result = await engine.verify({ repair, progress, maxMs: VERIFY_SLICE_MS })
-        progress = result.progress
-        if (result.ended !== 'done') continue
-        await killing
-        return progress
-      } catch (error) {
-        if (!(error instanceof EngineKilled)) throw error
-        await killing
-      }
-    }
+    const { progress, again } = await engine.verifyToEnd({ repair, maxMs: VERIFY_SLICE_MS, killing })
+    slices += again
+    return progress
   }
   const writing = write()
   writing.catch(() => undefined)
@@ -92,7 +78,7 @@ it('repairs every shape of tables that are written to meanwhile, in small ranges
   try {
     for (let round = 0; round < ROUNDS; round++) {
       await engine.plant(damage(Math.floor(random() * PARTS)))
-      const found = await verify(true, kill(random() * KILL_WITHIN_MS))
+      const found = await verify(true, engine.killAfter(random() * KILL_WITHIN_MS))
       repaired += Object.values(found.tables).reduce((sum, table) => sum + table.repaired, 0)
     }
     const left = await verify(false)

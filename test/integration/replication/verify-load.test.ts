@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, inject, it } from 'vitest'
 import { closeIdleDatabases } from '../../../src/destinations/duckdb/database.ts'
-import type { VerifiedTable, VerifyProgress, VerifyResult } from '../../../src/model/verification.ts'
-import { EngineKilled, EngineProcess, STREAMER } from '../../support/engine-process.ts'
+import type { VerifiedTable, VerifyProgress } from '../../../src/model/verification.ts'
+import { EngineProcess, STREAMER } from '../../support/engine-process.ts'
 import { differences, specOf, TestPipeline } from '../../support/pipeline.ts'
 import { type Burst, burst, RANDOM_TABLES, runBurst } from '../../support/random-operations.ts'
 import { createDatabase, type TestDatabase } from '../../support/servers.ts'
@@ -96,26 +96,13 @@ class LoadedPipeline {
   /** In short slices, as the workflow does with long ones; with `killWithinMs` the process is killed on the way, and the next one goes on where the last slice had ended. */
   async verify(repair: boolean, killWithinMs: number | null = null): Promise<VerifyProgress> {
     const killing = killWithinMs === null ? Promise.resolve() : this.#killIn(this.#random() * killWithinMs)
-    let progress: VerifyProgress | null = null
-    for (;;) {
-      try {
-        const result: VerifyResult = await this.#engine.verify({ repair, progress, maxMs: VERIFY_SLICE_MS })
-        progress = result.progress
-        if (result.ended !== 'done') continue
-        await killing
-        return progress
-      } catch (error) {
-        if (!(error instanceof EngineKilled)) throw error
-        await killing
-      }
-    }
+    const { progress } = await this.#engine.verifyToEnd({ repair, maxMs: VERIFY_SLICE_MS, killing })
+    return progress
   }
 
   async #killIn(afterMs: number): Promise<void> {
-    await sleep(afterMs)
-    await this.#engine.kill()
+    await this.#engine.killAfter(afterMs)
     this.kills += 1
-    this.#engine.start()
   }
 
   /** Changes the destination while it is written. */
